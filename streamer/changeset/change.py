@@ -1,0 +1,51 @@
+"""The values of a changeset: nodes found by walking a tree, and changes between two trees.
+
+Paths are bytes relative to the root of the tree, without leading or trailing slash; the root is `b""`.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass
+
+
+class Kind(enum.IntEnum):
+    """What happened to a path; numbers and letters as in Docker's `GET /containers/{id}/changes`."""
+
+    MODIFY = 0
+    ADD = 1
+    DELETE = 2
+
+    @property
+    def letter(self) -> str:
+        return "CAD"[self]
+
+
+@dataclass(slots=True)
+class Node:
+    """One file of a tree, met by a walk.
+
+    `parent` is a directory descriptor opened by the walk and `name` the last component in it, so that content, link
+    target and xattrs are read without any path string. The descriptor is valid only until the walk is advanced.
+    """
+
+    path: bytes
+    name: bytes
+    parent: int
+    stat: os.stat_result
+
+
+@dataclass(slots=True)
+class Change:
+    """One path that differs between a parent and its child.
+
+    `node` is the file as it is now (None for a DELETE found by comparing, where nothing is left; for a DELETE found in
+    an overlay's upper it is the whiteout itself, whose owner and time go into the archive). `opaque` marks a directory
+    that hides everything its parent had below it.
+    """
+
+    path: bytes
+    kind: Kind
+    node: Node | None = None
+    opaque: bool = False

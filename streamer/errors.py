@@ -1,0 +1,135 @@
+"""Every failure that streamer reports: one root, one stable code per class, one sentence per instance.
+
+A message says what could not be done, to what, and where it helps what to do. It never holds a path of the host
+that the caller did not name: bodies of HTTP errors show messages as they are. The HTTP status of a code is in
+`web/problems.py`, the exit code of the command line in `cli/exit.py`; neither is known here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StreamerError(Exception):
+    """The root. `code` is stable and meant for programs, `str(error)` is one sentence meant for people."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.details = details
+        """Extra members for machine readers (candidates, member, limit …): JSON-serialisable values only."""
+
+
+class InvalidRequest(StreamerError):
+    """A parameter or value that is unknown or malformed; the message names it."""
+
+    code = "invalid_request"
+
+
+class InvalidReference(InvalidRequest):
+    """A name, ID or digest that no store could ever hold."""
+
+    code = "invalid_reference"
+
+
+class NotFound(StreamerError):
+    """Nothing in any store answers to the reference."""
+
+    code = "not_found"
+
+
+class Ambiguous(StreamerError):
+    """Several things answer to the reference; `details["candidates"]` lists them."""
+
+    code = "ambiguous"
+
+
+class Conflict(StreamerError):
+    """The thing exists already, or is in use."""
+
+    code = "conflict"
+
+
+class Unsupported(StreamerError):
+    """Well-formed, but not possible for this source (a socket as `path=`, a sparse map we do not know, …)."""
+
+    code = "unsupported"
+
+
+class NotPermitted(StreamerError):
+    """The kernel refused for want of a privilege; the message says which."""
+
+    code = "not_permitted"
+
+
+class InvalidArchive(StreamerError):
+    """What came in is not a well-formed, harmless archive; `details["member"]` names the entry where known."""
+
+    code = "invalid_archive"
+
+
+class DigestMismatch(InvalidArchive):
+    """Bytes that came in do not have the digest that was promised for them."""
+
+    code = "digest_mismatch"
+
+
+class LimitExceeded(StreamerError):
+    """A configured limit was reached (size, entries, ratio, window, depth); the message names it and its value."""
+
+    code = "limit_exceeded"
+
+
+class StorageFull(StreamerError):
+    """No space or quota left where streamer writes."""
+
+    code = "storage_full"
+
+
+class StoreDamaged(StreamerError):
+    """A store's files contradict each other; the message names the file."""
+
+    code = "store_damaged"
+
+
+class MountFailed(StreamerError):
+    """An overlay could not be mounted; the message carries the kernel's own words where it has any."""
+
+    code = "mount_failed"
+
+
+class SourceFailed(StreamerError):
+    """Reading the source failed (EIO, EACCES …)."""
+
+    code = "source_failed"
+
+
+class SourceChanged(SourceFailed):
+    """The source changed under the export: a file shrank or was replaced, or the store removed the layer."""
+
+    code = "source_changed"
+
+
+class Busy(StreamerError):
+    """As many exports as allowed are open; try again after `details["retry_after"]` seconds."""
+
+    code = "busy"
+
+
+class Draining(StreamerError):
+    """The service is shutting down."""
+
+    code = "draining"
+
+
+class Stalled(StreamerError):
+    """The client took nothing for longer than allowed."""
+
+    code = "stalled"
+
+
+class ConsumerGone(StreamerError):
+    """Seen only by a producer: nobody reads its stream any more. Not a failure of the source."""
+
+    code = "consumer_gone"
