@@ -1,0 +1,25 @@
+"""Media types of the OCI image-spec and of Docker's schema 2, and limits on documents that come from outside."""
+
+from __future__ import annotations
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+TAR = "application/x-tar"
+
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+INDEXES = frozenset({INDEX, DOCKER_INDEX})
+MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
+
+MAX_MANIFEST = 4 << 20
+MAX_CONFIG = 8 << 20
+MAX_INDEX_DEPTH = 3
+MAX_DESCRIPTORS = 10_000
+
+IMAGE_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
