@@ -29,7 +29,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A read-only file system to be made: `layers` topmost first, all absolute; one layer means that directory itself."""
+    """A read-only file system to be made: `layers` topmost first, all absolute.
+
+    One layer means that directory itself, none an empty file system.
+    """
 
     layers: tuple[bytes, ...]
     userxattr: bool = False

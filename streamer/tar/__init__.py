@@ -1,0 +1,4 @@
+"""Tar bytes. `entry` is a member as a value; `header` and `writer` make archives of members in either profile;
+`source`, `fields`, `pax`, `sparse` and `reader` take in what comes from anywhere, strictly; `split` takes an archive
+apart and puts it together again; `compression` tells and undoes what an archive is wrapped in.
+"""

@@ -51,7 +51,7 @@ class Entry:
     linkname: bytes = b""
     devmajor: int = 0
     devminor: int = 0
-    xattrs: Mapping[bytes, bytes] = field(default=_NO_XATTRS)
+    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: _NO_XATTRS)
     sparse: tuple[tuple[int, int], ...] | None = None
 
     @property
@@ -64,3 +64,10 @@ Content: TypeAlias = "bytes | Iterator[bytes] | None"
 """The stored content of a member: all of it, or blocks in order (the consumer closes a generator), or none."""
 
 Member: TypeAlias = tuple[Entry, Content]
+
+
+def shown(name: bytes) -> str:
+    """A name for messages and `details["member"]`: escaped, on one line, never longer than 200 characters."""
+    text = name[:200].decode("utf-8", "backslashreplace")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text if len(text) <= 200 and len(name) <= 200 else text[:197] + "..."

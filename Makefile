@@ -1,0 +1,44 @@
+# Two commands matter: `make run` and `make test`. Both work on a fresh clone with Python >= 3.11 (venv, pip) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STREAMER_LISTEN ?= 127.0.0.1:8080
+export STREAMER_LISTEN
+
+.PHONY: run test unit lint types contracts check bench clean
+
+run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image and container
+	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"
+
+test: $(VENV)/.dev ## every test this machine can run
+	$(BIN)/pytest -q $(PYTEST_ARGS)
+
+unit: $(VENV)/.dev ## the fast tests only
+	$(BIN)/pytest -q tests/unit tests/contracts $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/flake8 --select=ASYNC --enable-extensions=ASYNC --max-line-length=120 --disable=ASYNC109 streamer
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+$(VENV)/.run: requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("streamer needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing from requirements/run.txt ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo "installing from requirements/dev.txt ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+clean: ## remove what make made; ./var is yours and stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

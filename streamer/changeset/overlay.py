@@ -1,0 +1,112 @@
+"""An overlay's upper directory as changes: what a container did to its image, without comparing the two."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator, Iterator
+from contextlib import closing
+
+from streamer.changeset.change import Change, Kind, Node
+from streamer.changeset.descriptor import DIRECTORY, open_below
+from streamer.changeset.failures import changed, reading_failed, shown
+from streamer.changeset.layers import Layers
+from streamer.changeset.marks import Marks
+from streamer.changeset.walk import visit
+from streamer.errors import Unsupported
+
+
+def changes(
+    upper: int, *, parent: Layers | None, merged: int | None, userxattr: bool = False
+) -> Generator[Change, None, None]:
+    """The changes that `upper` makes to the layers below it, in the order of a walk, the root omitted.
+
+    A whiteout gives a DELETE with the whiteout's own node; a directory that hides what was below it has `opaque`. ADD
+    or MODIFY is told by looking the path up in `parent`; without one everything is a MODIFY. Names come from the raw
+    upper, but what has its data elsewhere is read through `merged`, a root descriptor of the mounted whole: the node of
+    a metacopy file is the merged one, and a renamed directory (redirect) comes as its whole merged subtree, new and
+    opaque at its new path. Where that is needed and `merged` is None, Unsupported names the path (raw, a metacopy file
+    would read as zeros). A node is valid until the generator is advanced. Descriptors given stay the caller's.
+
+    Whiteouts are hard links of one another (st_nlink 2): never ask a DELETE for its links.
+    """
+    reader = _Reader(Marks(userxattr), parent, merged)
+    with closing(reader), closing(visit(upper, enters=reader.enters)) as nodes:
+        for node in nodes:
+            if node.path:
+                yield from reader.changes(node)
+
+
+class _Reader:
+    def __init__(self, marks: Marks, parent: Layers | None, merged: int | None) -> None:
+        self._marks = marks
+        self._parent = parent
+        self._merged = merged
+        self._redirected: bytes | None = None
+        self._directory: tuple[bytes, int] | None = None
+        """The merged directory of the last metacopy file."""
+
+    def close(self) -> None:
+        if self._directory is not None:
+            os.close(self._directory[1])
+            self._directory = None
+
+    def enters(self, node: Node) -> bool:
+        """Whether the raw directory is what the merged one is; told just before its node comes."""
+        if node.path and self._marks.redirect(node) is not None:
+            self._redirected = node.path
+            return False
+        return True
+
+    def changes(self, node: Node) -> Iterator[Change]:
+        if stat.S_ISDIR(node.stat.st_mode):
+            if node.path == self._redirected:
+                return self._renamed(node)
+            return iter((Change(node.path, self._kind(node.path), node, self._marks.opaque(node)),))
+        if self._marks.whiteout(node):
+            return iter((Change(node.path, Kind.DELETE, node),))
+        kind = self._kind(node.path)
+        if stat.S_ISREG(node.stat.st_mode) and self._marks.metacopy(node):
+            node = self._whole(node)
+        return iter((Change(node.path, kind, node),))
+
+    def _kind(self, path: bytes) -> Kind:
+        return Kind.ADD if self._parent is not None and self._parent.lookup(path) is None else Kind.MODIFY
+
+    def _renamed(self, raw: Node) -> Iterator[Change]:
+        merged = self._needed(raw.path, "was renamed (redirect_dir)")
+        opaque = self._hides(raw.path)
+        kind = self._kind(raw.path)
+        with closing(visit(merged, start=raw.path)) as nodes:
+            for node in nodes:
+                if node.path == raw.path:
+                    yield Change(node.path, kind, node, opaque)
+                else:
+                    yield Change(node.path, Kind.ADD, node)
+
+    def _hides(self, path: bytes) -> bool:
+        """Whether the parent has a directory where the renamed one is now, which would be merged into it."""
+        if self._parent is None:
+            return True
+        found = self._parent.lookup(path)
+        return found is not None and stat.S_ISDIR(found.stat.st_mode)
+
+    def _whole(self, raw: Node) -> Node:
+        merged = self._needed(raw.path, "has its data in a lower layer (metacopy)")
+        directory, _, name = raw.path.rpartition(b"/")
+        try:
+            if self._directory is None or self._directory[0] != directory:
+                self.close()
+                self._directory = (directory, open_below(merged, directory, DIRECTORY))
+            fd = self._directory[1]
+            st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            raise changed(raw.path, "it is not in the merged tree any more") from None
+        except OSError as error:
+            raise reading_failed(raw.path, error) from None
+        return Node(raw.path, name, fd, st)
+
+    def _needed(self, path: bytes, why: str) -> int:
+        if self._merged is None:
+            raise Unsupported(f"{shown(path)} {why}: it can only be read through a mount of all layers")
+        return self._merged

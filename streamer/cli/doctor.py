@@ -1,0 +1,206 @@
+"""`streamer doctor`: what this process can do on this machine, each finding with what follows from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from streamer.cli.exit import OK, UNEXPECTED, status
+from streamer.cli.options import Json, State, Stores
+from streamer.cli.running import settings, work
+from streamer.cli.table import size
+from streamer.errors import StreamerError
+
+if TYPE_CHECKING:
+    from streamer.service import Service
+    from streamer.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`name` is stable and for programs; `follows` is for people. `needed`: without it core use does not work."""
+
+    group: str
+    name: str
+    ok: bool
+    needed: bool
+    follows: str
+
+
+_CAPABILITIES = (
+    # (number, name, what it is good for, what follows without it); numbers of linux/capability.h
+    (21, "CAP_SYS_ADMIN", "overlays can be mounted, trusted.* attributes read and written",
+     "no overlay of root's stores can be mounted and no layer of one read or written"),
+    (2, "CAP_DAC_READ_SEARCH", "files of every owner and mode can be read",
+     "an export fails at the first file that this user may not read"),
+    (1, "CAP_DAC_OVERRIDE", "files can be written whatever their mode",
+     "an import can be refused in a directory whose mode forbids writing"),
+    (0, "CAP_CHOWN", "imported files get the owners that the archive gives them",
+     "imported files belong to this user on disk"),
+    (3, "CAP_FOWNER", "modes and times of everybody's files can be set",
+     "modes and times can only be set on this user's own files"),
+    (27, "CAP_MKNOD", "devices and whiteouts of imported layers are made",
+     "imported layers are kept without their devices on disk"),
+    (31, "CAP_SETFCAP", "file capabilities of imported layers are set",
+     "imported layers are kept without file capabilities on disk"),
+)  # fmt: skip
+
+_NO_UPPER = frozenset({"overlay", "nfs", "nfs4", "cifs", "smb3", "vfat", "exfat", "9p", "ceph", "fuse", "fuseblk"})
+"""File systems that cannot carry an overlay's upper directory."""
+
+
+def doctor(context: typer.Context, as_json: Json = False, state: State = None, store: Stores = None) -> None:
+    """Report kernel features, privileges and stores, each with what follows from it.
+
+    Exit code 0 if everything needed for core use works, else 1.
+    """
+    chosen = settings(context, state, store)
+    embedded, others = _stores(chosen)
+    found = [*_program(), *_kernel(), *_privileges(), *_state(embedded)]
+    if others or (embedded / "streamer.db").exists():  # opening an embedded store would make it
+        found += _opened(context, state, store)
+    if as_json:
+        import json
+
+        print(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        _print(found)
+    raise typer.Exit(OK if all(one.ok for one in found if one.needed) else UNEXPECTED)
+
+
+def _program() -> Iterator[Finding]:
+    from aiohttp.http_parser import HttpRequestParser
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("program", "python", sys.version_info >= (3, 11), True, f"Python {version}; 3.11 and later will do.")
+    native = HttpRequestParser.__module__.endswith("_http_parser")
+    yield Finding(
+        "program",
+        "http-parser",
+        native,
+        True,
+        "aiohttp has its C parser."
+        if native
+        else "aiohttp lacks its C parser and `streamer serve` refuses to start: install aiohttp from a wheel.",
+    )
+
+
+def _kernel() -> Iterator[Finding]:
+    from streamer.mounts.diagnosis import findings
+
+    # Root's stores carry trusted.* marks, those of an ordinary user user.* marks: one of the two kinds is needed.
+    needed = "overlay" if os.geteuid() == 0 else "overlay-userxattr"
+    for one in findings():
+        yield Finding("kernel", one.name, one.ok, one.name == needed, one.follows)
+
+
+def _privileges() -> Iterator[Finding]:
+    effective = _effective()
+    for number, name, good, bad in _CAPABILITIES:
+        ok = bool(effective >> number & 1)
+        yield Finding("privileges", name, ok, False, f"With it, {good}." if ok else f"Without it, {bad}.")
+
+
+def _effective() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _stores(chosen: Settings) -> tuple[Path, bool]:
+    """The embedded store's directory, and whether there are stores of other kinds."""
+    kinds = [item.partition("=")[2].partition(":") for item in chosen.stores]
+    embedded = [location for kind, _, location in kinds if kind == "local"]
+    return Path(embedded[0] if embedded else chosen.state).absolute(), len(embedded) < len(kinds)
+
+
+def _state(path: Path) -> Iterator[Finding]:
+    present = next(each for each in (path, *path.parents) if each.exists())
+    usable = present.is_dir() and os.access(present, os.W_OK | os.X_OK)
+    if present == path:
+        follows = (
+            f"{path} is there and can be written."
+            if usable
+            else f"{path} cannot be written: choose another with --state."
+        )
+    elif usable:
+        follows = f"{path} is not there yet; the first import makes it."
+    else:
+        follows = f"{path} cannot be made in {present}: choose another with --state."
+    yield Finding("stores", "state", usable, True, follows)
+    kind = _file_system(present)
+    carries = kind.partition(".")[0] not in _NO_UPPER
+    follows = f"It is on {kind}, " + (
+        "which can carry containers."
+        if carries
+        else "which cannot carry an overlay's upper: containers cannot be mounted."
+    )
+    yield Finding("stores", "file-system", carries, False, follows)
+    free = shutil.disk_usage(present).free
+    enough = free >= 1 << 30
+    yield Finding(
+        "stores", "free-space", enough, False, f"{size(free)} are free" + ("." if enough else ": imports may not fit.")
+    )
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that a directory is on, as the kernel names it."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            head, _, tail = line.partition(" - ")
+            if head.split(" ")[2] == wanted:
+                return tail.split(" ")[0]
+    return "an unknown file system"
+
+
+def _opened(context: typer.Context, state: Path | None, store: list[str] | None) -> Iterator[Finding]:
+    """Every store opened, as any command would, and counted."""
+
+    async def command(service: Service) -> list[str]:
+        lines = []
+        for each in service.catalog.stores():
+            images, containers, layers = await each.images(), await each.containers(), await each.layers()
+            counts = f"{len(images)} images, {len(containers)} containers, {len(layers)} layers"
+            lines.append(f"{each.name} ({each.location}) has {counts}.")
+        return lines
+
+    try:
+        for line in work(context, state, store, command):
+            yield Finding("stores", "store", True, True, line)
+    except StreamerError as error:
+        yield Finding("stores", "store", False, True, f"It cannot be opened: {error} (exit code {status(error)}).")
+
+
+def _print(found: Sequence[Finding]) -> None:
+    if not sys.stdout.isatty():
+        for one in found:
+            print("\t".join((one.group, _word(one), one.name, one.follows)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for group in dict.fromkeys(one.group for one in found):
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for one in found:
+            if one.group == group:
+                style = "green" if one.ok else "bold red" if one.needed else "yellow"
+                table.add_row(Text(f"  {_word(one)}", style), Text(one.name), Text(one.follows))
+        console.print(Text(group, "bold"))
+        console.print(table)
+
+
+def _word(finding: Finding) -> str:
+    return "ok" if finding.ok else "missing" if finding.needed else "no"

@@ -1,0 +1,160 @@
+"""`streamer export`: a layer, a diff, a container, images or a root file system into a file or a pipe."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamer.cli.complain import say
+from streamer.cli.options import Compression, Format, FromStore, Kind, Profile, State, Stores
+from streamer.cli.running import work
+from streamer.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from streamer.export.plan import ExportPlan, Options, Report
+    from streamer.service import Service
+
+
+def export(
+    context: typer.Context,
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            metavar="KIND",
+            help="layer: one layer, byte for byte. diff: a container's changes, as a layer. container: its whole file "
+            "system. image: one or more saved images. rootfs: an image's flattened file system.",
+            show_default=False,
+        ),
+    ],
+    refs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REF",
+            help="A diff ID or chain ID; a container; images by name (without a tag: all tags) or ID.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|-",
+            help="Where to write. A FILE appears only when it is complete. Without it, standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    compression: Annotated[Compression, typer.Option(help="How to compress the archive.")] = "none",
+    profile: Annotated[
+        Profile,
+        typer.Option(help="docker: as Docker writes archives. full: nanoseconds, every xattr, sparse files."),
+    ] = "docker",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only what matches (dockerignore). May be repeated.", show_default=False),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Not what matches (dockerignore). May be repeated.", show_default=False),
+    ] = None,
+    mtime: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=(1 << 33) - 1,
+            help="No modification time later than this, in seconds since the epoch.",
+            show_default=False,
+        ),
+    ] = None,
+    path: Annotated[str | None, typer.Option(metavar="PATH", help="Only this subtree.", show_default=False)] = None,
+    format: Annotated[
+        Format,
+        typer.Option(help="Of saved images. oci: OCI layout with manifest.json. docker-legacy: a directory per layer."),
+    ] = "oci",
+    from_store: FromStore = None,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Stream an archive into a file or a pipe.
+
+    A failed export never leaves a file, and never ends a pipe with exit code 0.
+    """
+    if kind != "image" and len(refs) > 1:
+        raise InvalidRequest(f"cannot export {len(refs)} things as one {kind}: name one (only images can be several)")
+    if kind != "image" and format != "oci":
+        raise InvalidRequest(f"--format {format} is for images, not for a {kind}", parameter="format")
+
+    subtree = _path(path)
+
+    async def command(service: Service) -> None:
+        from streamer.export.plan import Options
+        from streamer.tar.compression import Compression
+        from streamer.tar.entry import Profile
+
+        options = Options(
+            compression=Compression(compression),
+            profile=Profile(profile),
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            mtime=mtime,
+            path=subtree,
+        )
+        plan = await _plan(service, kind, refs, options, format, from_store)
+        _tell(await _send(service, plan, output))
+
+    work(context, state, store, command)
+
+
+def _path(path: str | None) -> bytes:
+    if path is not None and (not path or "\0" in path):
+        raise InvalidRequest("--path is empty or holds a NUL", parameter="path")
+    return os.fsencode(path or "")
+
+
+async def _plan(
+    service: Service, kind: Kind, refs: list[str], options: Options, format: Format, store: str | None
+) -> ExportPlan:
+    from streamer.export.container import plan_container, plan_rootfs
+    from streamer.export.diff import plan_diff
+    from streamer.export.image import Format as ImageFormat
+    from streamer.export.image import plan_images
+    from streamer.export.layer import plan_layer
+
+    catalog, ref = service.catalog, refs[0]
+    if kind == "layer":
+        return plan_layer(await catalog.layer(ref, store), options)
+    if kind == "diff":
+        return plan_diff(await catalog.container(ref, store), options)
+    if kind == "container":
+        return plan_container(await catalog.container(ref, store), options)
+    if kind == "rootfs":
+        return plan_rootfs(await catalog.image(ref, store), ref, options)
+    return await plan_images(catalog, refs, options, ImageFormat(format), store)
+
+
+async def _send(service: Service, plan: ExportPlan, name: str | None) -> Report:
+    from streamer.cli.output import destination
+    from streamer.cli.progress import progress
+
+    async with destination(name, plan.filename) as output, service.exporter.open(plan) as stream:
+        with progress(plan.filename, plan.length) as advance:
+            async for chunk in stream:
+                await output.write(chunk)
+                advance(stream.received)
+        await output.commit()
+    return stream.report
+
+
+def _tell(report: Report) -> None:
+    """What a person should know about a good archive. Nothing away from a terminal: there only errors are printed."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return
+    if report.sockets:
+        say(f"left out {report.sockets} sockets, which an archive cannot hold")
+    if report.vanished:
+        say(f"{report.vanished} files vanished before their turn came")

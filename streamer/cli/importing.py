@@ -1,0 +1,47 @@
+"""The work of `streamer import`: a source that signals can interrupt, progress by what was read, a report as data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from streamer.cli.progress import progress
+from streamer.cli.source import Input, source
+from streamer.stores.local.importing import Kind
+from streamer.tar.reader import Limits
+from streamer.web.listing import image_value
+
+if TYPE_CHECKING:
+    from streamer.service import Service
+
+
+async def imported(service: Service, file: str, name: str | None, format: str) -> dict[str, Any]:
+    """Imports `file` into the embedded store; what became of it, as `streamer import --json` prints it."""
+    with source(file) as opened, progress(file, opened.size if isinstance(opened, Input) else None) as advance:
+        async with anyio.create_task_group() as tasks:
+            if isinstance(opened, Input):
+                tasks.start_soon(_stop_when_cancelled, opened)
+            report = await service.local.import_archive(
+                opened,
+                name=name,
+                kind=Kind(format),
+                progress=advance,
+                limits=Limits(total=service.settings.max_import_bytes),
+            )
+            tasks.cancel_scope.cancel()
+    return {
+        "images": [image_value(image) for image in report.images],
+        "layers_new": report.layers_new,
+        "layers_shared": report.layers_shared,
+        "bytes": report.bytes,
+        "moved": dict(report.moved),
+    }
+
+
+async def _stop_when_cancelled(opened: Input) -> None:
+    # The import's thread is waited for when the command is cancelled, and it may wait for input that never comes.
+    try:
+        await anyio.sleep_forever()
+    finally:
+        opened.stop()

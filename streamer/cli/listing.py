@@ -1,0 +1,128 @@
+"""`streamer ls` and `streamer changes`: what is there, with the same records that the HTTP API gives."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from streamer.cli.complain import printable
+from streamer.cli.options import ContainerName, FromStore, Json, State, Stores
+from streamer.cli.running import work
+from streamer.cli.table import Column, Record, moment, short, show, size
+
+if TYPE_CHECKING:
+    from streamer.export.exporter import ExportStream
+    from streamer.service import Service
+
+_COLUMNS = {
+    "images": (
+        Column("NAME", lambda one: one["name"] or "<none>"),
+        Column("ID", lambda one: one["id"], lambda one: short(one["id"])),
+        Column("CREATED", lambda one: one["created"], lambda one: moment(one["created"])),
+        Column("LAYERS", lambda one: len(one["layers"]), number=True),
+        Column("SIZE", lambda one: one["size"], lambda one: size(one["size"]), number=True),
+        Column("STORE", lambda one: one["store"]),
+    ),
+    "containers": (
+        Column("NAME", lambda one: one["name"]),
+        Column("ID", lambda one: one["id"], lambda one: short(one["id"])),
+        Column(
+            "IMAGE", lambda one: one["image_name"] or one["image"], lambda one: one["image_name"] or short(one["image"])
+        ),
+        Column("CREATED", lambda one: one["created"], lambda one: moment(one["created"])),
+        Column("MOUNTED", lambda one: "yes" if one["mounted"] else "no"),
+        Column("STORE", lambda one: one["store"]),
+    ),
+    "layers": (
+        Column("DIFF ID", lambda one: one["diff_id"], lambda one: short(one["diff_id"])),
+        Column("CHAIN ID", lambda one: one["chain_id"], lambda one: short(one["chain_id"])),
+        Column("SIZE", lambda one: one["size"], lambda one: size(one["size"]), number=True),
+        Column("STORE", lambda one: one["store"]),
+    ),
+    "stores": (
+        Column("NAME", lambda one: one["name"]),
+        Column("KIND", lambda one: one["kind"]),
+        Column("LOCATION", lambda one: one["location"]),
+    ),
+}
+
+
+def ls(
+    context: typer.Context,
+    what: Annotated[
+        Literal["images", "containers", "layers", "stores"],
+        typer.Argument(metavar="WHAT", help="What to list."),
+    ] = "images",
+    from_store: FromStore = None,
+    as_json: Json = False,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """List images, containers, layers or stores.
+
+    A table on a terminal; otherwise a line each, tab-separated and without a header, with whole IDs and sizes in bytes.
+    """
+
+    async def command(service: Service) -> list[dict[str, Any]]:
+        return await _records(service, what, from_store)
+
+    records: Sequence[Record] = work(context, state, store, command)
+    if what == "images" and not as_json:
+        # A line for each name, as every engine has it.
+        records = [{**one, "name": name} for one in records for name in one["names"] or [""]]
+    show(records, _COLUMNS[what], as_json=as_json)
+
+
+async def _records(service: Service, what: str, name: str | None) -> list[dict[str, Any]]:
+    from streamer.web import listing
+
+    stores = service.catalog.stores(name)
+    if what == "stores":
+        return [listing.store_value(each) for each in stores]
+    if what == "images":
+        return [listing.image_value(one) for each in stores for one in await each.images()]
+    if what == "containers":
+        return [listing.container_value(one) for each in stores for one in await each.containers()]
+    return [listing.layer_value(one) for each in stores for one in await each.layers()]
+
+
+def changes(
+    context: typer.Context,
+    container: ContainerName,
+    from_store: FromStore = None,
+    as_json: Json = False,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """What was added (A), changed (C) and deleted (D) in a container since it was created.
+
+    A letter, a tab and the path a line, parents first; control characters in a path are escaped.
+    """
+
+    async def command(service: Service) -> None:
+        from streamer.export.diff import plan_changes
+
+        plan = plan_changes(await service.catalog.container(container, from_store))
+        async with service.exporter.open(plan) as stream:
+            if as_json:
+                async for chunk in stream:
+                    sys.stdout.write(chunk.decode())
+            else:
+                async for item in _items(stream):
+                    print(f"{item['kind']}\t{printable(item['path'])}")
+
+    work(context, state, store, command)
+
+
+async def _items(stream: ExportStream) -> AsyncIterator[dict[str, str]]:
+    """The objects of the JSON array, which comes with one on each line."""
+    rest = b""
+    async for chunk in stream:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if b"{" in line:
+                yield json.loads(line[line.index(b"{") : line.rindex(b"}") + 1])

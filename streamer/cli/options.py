@@ -1,0 +1,59 @@
+"""Options that several commands share, declared once. Nothing heavy is imported here: `--help` reads this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+State: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="Where the embedded store lives (also STREAMER_STATE).",
+        show_default=False,
+        rich_help_panel="Stores",
+    ),
+]
+
+Stores: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--store",
+        metavar="NAME=URI",
+        help="A store to work with, instead of those found on this node: local:DIR. May be repeated.",
+        show_default=False,
+        rich_help_panel="Stores",
+    ),
+]
+
+FromStore: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--from-store",
+        metavar="NAME",
+        help="Look only in this one of the stores.",
+        show_default=False,
+        rich_help_panel="Stores",
+    ),
+]
+
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+ContainerName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="CONTAINER", help="Name, ID, or a unique prefix of an ID.", show_default=False)
+]
+
+ImageName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="IMAGE", help="Name, ID, or a unique prefix of an ID.", show_default=False)
+]
+
+# The values of the enumerations in export.plan, export.image, tar.compression and stores.local; a test compares them.
+# Importing those here would load every compressor for a `--help`.
+Kind: TypeAlias = Literal["layer", "diff", "container", "image", "rootfs"]
+Compression: TypeAlias = Literal["none", "gzip", "bzip2", "xz", "zstd"]
+Profile: TypeAlias = Literal["docker", "full"]
+Format: TypeAlias = Literal["oci", "docker-legacy"]
+ImportFormat: TypeAlias = Literal["auto", "docker-archive", "oci", "rootfs"]

@@ -1,0 +1,126 @@
+"""Runs one command on the stores themselves: settings, logs, the service around it, signals, and what they leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import typer
+
+from streamer.cli.complain import single
+from streamer.cli.exit import Interrupted
+from streamer.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from streamer.service import Service
+    from streamer.settings import Settings
+
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+_last_actions: list[Callable[[], object]] = []
+
+
+@contextmanager
+def last_action(action: Callable[[], object]) -> Iterator[None]:
+    """While the block is open, `action` runs if the process must be killed without leaving it. It must not raise."""
+    _last_actions.append(action)
+    try:
+        yield
+    finally:
+        _last_actions.remove(action)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options written before the command's name; those after it win (`--state`) or add to them (`--store`)."""
+
+    state: Path | None = None
+    stores: tuple[str, ...] = ()
+
+
+def settings(context: typer.Context, state: Path | None, stores: Sequence[str] | None, **overrides: object) -> Settings:
+    """The settings in force for a command. InvalidRequest names what is wrong."""
+    from streamer.settings import load
+
+    given = context.find_object(Given) or Given()
+    chosen = state if state is not None else given.state
+    if chosen is not None and not chosen.parts:
+        raise InvalidRequest("--state is empty: name the directory of the embedded store", parameter="state")
+    named = (*given.stores, *(stores or ()))
+    return load(state=chosen, stores=named or None, **overrides)
+
+
+def work(
+    context: typer.Context,
+    state: Path | None,
+    stores: Sequence[str] | None,
+    command: Callable[[Service], Awaitable[T]],
+) -> T:
+    """The result of `command(service)`. At a signal it is cancelled, leaves its blocks, and Interrupted is raised."""
+    chosen = settings(context, state, stores)
+    import anyio
+
+    from streamer import log
+
+    # Without this, structlog's default writes to standard output: into the archive.
+    log.configure(chosen.log_level if "log_level" in chosen.model_fields_set else "error", chosen.log_format)
+    return anyio.run(_interruptible, lambda: _served(chosen, command))
+
+
+async def _served(chosen: Settings, command: Callable[[Service], Awaitable[T]]) -> T:
+    from streamer.service import service
+
+    async with service(chosen) as opened:
+        return await command(opened)
+
+
+class _Outcome(Generic[T]):
+    value: T
+    error: BaseException | None = None
+    signal: int | None = None
+
+
+async def _interruptible(command: Callable[[], Awaitable[T]]) -> T:
+    import anyio
+
+    outcome: _Outcome[T] = _Outcome()
+    # A signal that is ignored (nohup, a background job of a script) stays ignored.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    scope = anyio.CancelScope()
+
+    async def watch() -> None:
+        with anyio.open_signal_receiver(*wanted) as signals:
+            listening.set()
+            async for number in signals:
+                if outcome.signal is not None:
+                    # A second one: the way out itself hangs (a dead disk), so do the least and die of it.
+                    for action in _last_actions:
+                        action()
+                    signal.signal(number, signal.SIG_DFL)
+                    os.kill(os.getpid(), number)
+                outcome.signal = number
+                scope.cancel()
+
+    listening = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await listening.wait()
+        with scope:
+            try:
+                outcome.value = await command()
+            except Exception as error:
+                outcome.error = single(error)
+        tasks.cancel_scope.cancel()
+    if outcome.signal is not None and (outcome.error is not None or scope.cancelled_caught):
+        raise Interrupted(outcome.signal)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value

@@ -1,0 +1,207 @@
+"""What changes the embedded store: import, create, mount, unmount, commit, tag, rm."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamer.cli.complain import complain, printable, say
+from streamer.cli.exit import status
+from streamer.cli.options import ContainerName, ImageName, ImportFormat, Json, State, Stores
+from streamer.cli.running import work
+from streamer.cli.table import short
+from streamer.errors import Ambiguous, InvalidReference, NotFound, StreamerError
+
+if TYPE_CHECKING:
+    from streamer.service import Service
+    from streamer.stores.local.store import LocalStore
+
+
+def import_(
+    context: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|-",
+            help="An archive in any compression, or the directory of an OCI layout.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="The image's name, where the archive gives none.", show_default=False),
+    ] = None,
+    format: Annotated[ImportFormat, typer.Option(help="What the archive is; auto finds out.")] = "auto",
+    as_json: Json = False,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Import images, or a root file system as an image: verified, and all or nothing.
+
+    Prints the ID and the name of each image, tab-separated.
+    """
+
+    async def command(service: Service) -> dict[str, Any]:
+        from streamer.cli.importing import imported
+
+        return await imported(service, file, name, format)
+
+    report = work(context, state, store, command)
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    if sys.stderr.isatty():
+        for moved, image_id in report["moved"].items():
+            say(f"the name {moved} was taken from image {short(image_id)}")
+    for image in report["images"]:
+        for given in image["names"] or ["<none>"]:
+            print(f"{image['id']}\t{given}")
+
+
+def create(
+    context: typer.Context,
+    image: ImageName,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The container's name; without it, one is made up.", show_default=False),
+    ] = None,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Create a container from an image. Prints its ID."""
+
+    async def command(service: Service) -> str:
+        return (await service.local.create(image, name)).id
+
+    print(work(context, state, store, command))
+
+
+def mount(
+    context: typer.Context,
+    container: ContainerName,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="Where; without it, in the store's own directory.", show_default=False),
+    ] = None,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Mount a container's file system so that it can be changed. Prints the directory. Needs root."""
+
+    async def command(service: Service) -> Path:
+        return await service.local.mount(container, directory)
+
+    print(os.fspath(work(context, state, store, command)))
+
+
+def unmount(context: typer.Context, container: ContainerName, state: State = None, store: Stores = None) -> None:
+    """Undo `streamer mount`."""
+
+    async def command(service: Service) -> None:
+        await service.local.unmount(container)
+
+    work(context, state, store, command)
+
+
+def commit(
+    context: typer.Context,
+    container: ContainerName,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The new image's name.", show_default=False)],
+    message: Annotated[str, typer.Option(metavar="TEXT", help="For the image's history.", show_default=False)] = "",
+    author: Annotated[str, typer.Option(metavar="WHO", help="For the image's history.", show_default=False)] = "",
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Make a new image of a container: its changes become a layer. Prints the image's ID."""
+
+    async def command(service: Service) -> str:
+        from streamer.export.commit import commit as made
+
+        image = await made(service.local, service.exporter, container, ref, comment=message, author=author)
+        return image.id
+
+    print(work(context, state, store, command))
+
+
+def tag(
+    context: typer.Context,
+    image: ImageName,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name to add.", show_default=False)],
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Give an image one more name."""
+
+    async def command(service: Service) -> None:
+        await service.local.tag(image, name)
+
+    work(context, state, store, command)
+
+
+def rm(
+    context: typer.Context,
+    refs: Annotated[
+        list[str], typer.Argument(metavar="REF", help="Containers and images, by name or ID.", show_default=False)
+    ],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Even what is mounted or in use.")] = False,
+    containers: Annotated[bool, typer.Option("--container", help="Every REF is a container.")] = False,
+    images: Annotated[bool, typer.Option("--image", help="Every REF is an image.")] = False,
+    state: State = None,
+    store: Stores = None,
+) -> None:
+    """Remove containers and images. Prints what was removed; goes on after one that could not be.
+
+    The name of an image that has other names is only taken away from it.
+    """
+    both = containers == images
+
+    async def command(service: Service) -> StreamerError | None:
+        first = None
+        for ref in refs:
+            try:
+                line = await _remove(service.local, ref, force, containers or both, images or both)
+            except StreamerError as error:
+                complain(error)
+                first = first or error
+            else:
+                print(printable(line), flush=True)
+        return first
+
+    error = work(context, state, store, command)
+    if error is not None:
+        raise typer.Exit(status(error))
+
+
+async def _remove(local: LocalStore, ref: str, force: bool, containers: bool, images: bool) -> str:
+    container = image = None
+    wrong: StreamerError | None = None
+    if containers:
+        try:
+            container = await local.container(ref)
+        except (NotFound, InvalidReference) as error:
+            wrong = error
+    if images:
+        try:
+            image = await local.image(ref)
+        except (NotFound, InvalidReference) as error:
+            wrong = error
+    if container is not None and image is not None:
+        raise Ambiguous(f"{ref!r} is a container and an image: say which with --container or --image")
+    if container is not None:
+        await local.remove_container(ref, force)
+        return f"removed container {container.name} ({container.id[:12]})"
+    if image is not None:
+        removal = await local.remove_image(ref, force)
+        names = ", ".join(removal.untagged)
+        if removal.image is None:
+            return f"removed name {names}"
+        return f"removed image {names or '<none>'} ({short(removal.image)}), {removal.layers} layers"
+    if containers and images and isinstance(wrong, NotFound):
+        raise NotFound(f"there is no container or image {ref!r} in the store")
+    assert wrong is not None
+    raise wrong

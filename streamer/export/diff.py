@@ -1,0 +1,115 @@
+"""What changed: a container against its image, or one layer against what lies below it, as a changeset archive.
+
+From the overlay's own upper directory where that says it all (the driver's fast path), otherwise by comparing two
+leased trees (Docker's naive diff).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from streamer import drivers
+from streamer.changeset.change import Change
+from streamer.changeset.compare import compare
+from streamer.drivers.base import DiffDriver
+from streamer.export import subtree
+from streamer.export.closing import closing
+from streamer.export.naming import basename
+from streamer.export.pack import Packer
+from streamer.export.plan import ExportPlan, Options, Session
+from streamer.export.plan import Kind as ExportKind
+from streamer.mounts.mount import Snapshot
+from streamer.mounts.table import MountTable
+from streamer.stores.base import Container, Guard
+from streamer.tar.entry import Member
+from streamer.tar.writer import archive
+
+
+def plan_diff(container: Container, options: Options) -> ExportPlan:
+    """The container's changes as a layer archive: apply it on the image and the container's file system results."""
+    subtree.selection(options)
+    return ExportPlan(
+        kind=ExportKind.DIFF,
+        title=f"changes of container {container.name} ({container.id[:12]}) of store {container.store}",
+        basename=basename(container.name) + "-diff",
+        chunks=partial(archived, container.snapshot, container.parent, container.guard, options),
+        compression=options.compression,
+    )
+
+
+def plan_changes(container: Container) -> ExportPlan:
+    """The container's changes as a JSON array of {path, kind} in the walk's order; kinds as letters A, C and D.
+
+    A path that is not UTF-8 is shown with U+FFFD, and whole in `path_base64`.
+    """
+    return ExportPlan(
+        kind=ExportKind.CHANGES,
+        title=f"list of changes of container {container.name} ({container.id[:12]}) of store {container.store}",
+        basename=basename(container.name) + "-changes",
+        chunks=partial(_listed, container),
+    )
+
+
+def _listed(container: Container, session: Session) -> Iterator[bytes]:
+    lines: list[bytes] = []
+    waiting = 0
+    opening = b"["
+    with changes(session.mounts, container.snapshot, container.parent) as found:
+        for change in found:
+            session.check()
+            item = {"path": "/" + change.path.decode("utf-8", "replace"), "kind": change.kind.letter}
+            if "\ufffd" in item["path"]:
+                item["path_base64"] = base64.b64encode(b"/" + change.path).decode()
+            lines.append(opening + json.dumps(item, ensure_ascii=False).encode())
+            opening = b",\n"
+            waiting += len(lines[-1])
+            if waiting > 256 << 10:
+                yield b"".join(lines)
+                lines, waiting = [], 0
+    if container.guard is not None:
+        container.guard()
+    yield b"".join(lines) + (b"]\n" if opening != b"[" else b"[]\n")
+
+
+@contextmanager
+def changes(mounts: MountTable, snapshot: Snapshot, parent: Snapshot | None) -> Iterator[Iterator[Change]]:
+    """The changes from `parent` (None: from nothing) to `snapshot`, in the walk's order, while the block is open."""
+    driver = drivers.of(snapshot)
+    if isinstance(driver, DiffDriver) and driver.comparable(snapshot, parent):
+        with driver.changes(mounts, snapshot, parent) as found:
+            yield found
+        return
+    (mount,) = driver.mounts(snapshot)
+    with mounts.lease(mount) as new:
+        if parent is None:
+            with closing(compare(None, new)) as found:
+                yield found
+            return
+        (below,) = drivers.of(parent).mounts(parent)
+        with mounts.lease(below, shared=True) as old, closing(compare(old, new)) as found:
+            yield found
+
+
+def archived(
+    snapshot: Snapshot, parent: Snapshot | None, guard: Guard | None, options: Options, session: Session
+) -> Iterator[bytes]:
+    """The chunks of a changeset archive."""
+    with (
+        changes(session.mounts, snapshot, parent) as found,
+        closing(archive(_members(found, snapshot, guard, options, session), options.profile)) as chunks,
+    ):
+        yield from chunks
+
+
+def _members(
+    found: Iterator[Change], snapshot: Snapshot, guard: Guard | None, options: Options, session: Session
+) -> Iterator[Member]:
+    packer = Packer(options, session, snapshot.owner)
+    with closing(packer.changeset(subtree.narrowed(found, options))) as members:
+        yield from members
+    if guard is not None:
+        guard()

@@ -1,0 +1,247 @@
+"""`Exporter.open(plan)`: the only way to obtain an export's bytes.
+
+The producer of a stream belongs to the service, not to the request: its thread runs in the exporter's own task group
+and is never cancelled in mid-work. The consumer owns only the reading end of a pipe. When the consumer leaves, for
+whatever reason and however often it is cancelled, the producer's next `send` fails and it walks out of its own `with`
+blocks, which releases leases and descriptors. No clean-up anywhere depends on a request handler's task.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+import structlog
+
+from streamer.errors import Busy, ConsumerGone, Draining, SourceFailed, StorageFull, StreamerError
+from streamer.export.closing import closing
+from streamer.export.compress import compressed
+from streamer.export.pipe import Pipe
+from streamer.export.plan import ExportPlan, Report, Session
+from streamer.export.verify import verified
+from streamer.mounts.table import MountTable
+
+log = structlog.get_logger("streamer.export")
+
+RETRY_AFTER = 5
+"""Seconds after which a caller refused for want of a slot may sensibly try again."""
+
+
+@dataclass(slots=True)
+class ExportStream:
+    """The reading end of one export: iterate it once; chunks are immutable bytes of at most about 1 MiB.
+
+    A normal end means that every byte was made, the source's end check passed, and every lease is released. Everything
+    else raises: SourceChanged, SourceFailed, Draining, …
+    """
+
+    plan: ExportPlan
+    report: Report
+    _pipe: Pipe
+    received: int = 0
+    """Bytes iterated so far."""
+
+    def __aiter__(self) -> ExportStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._pipe.receive()
+        if chunk is None:
+            raise StopAsyncIteration
+        self.received += len(chunk)
+        return chunk
+
+
+@dataclass(eq=False, slots=True)
+class _Export:
+    """One open export, in the exporter's books from before its thread starts until after the thread is gone."""
+
+    number: int
+    plan: ExportPlan
+    pipe: Pipe
+    done: anyio.Event
+    report: Report = field(default_factory=Report)
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    open: int
+    limit: int
+    abandoned: int
+    """Producers that did not leave within the release limit (a hung read): their threads die with the process."""
+
+
+class Exporter:
+    """Opens exports. Made by `exporter()`, which owns its life; `limit` exports may be open at a time."""
+
+    def __init__(
+        self, mounts: MountTable, tasks: anyio.abc.TaskGroup, *, limit: int = 64, release_limit: float = 10
+    ) -> None:
+        self.mounts = mounts
+        self._tasks = tasks
+        self._limit = limit
+        self._release_limit = release_limit
+        self._open: set[_Export] = set()
+        self._numbers = itertools.count(1)
+        self._refusal: StreamerError | None = None
+        self._abandoned = 0
+        self._changed = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Exporter {len(self._open)} of {self._limit} open, {self._abandoned} abandoned, {self.mounts!r}>"
+
+    def statistics(self) -> Statistics:
+        return Statistics(len(self._open), self._limit, self._abandoned)
+
+    @asynccontextmanager
+    async def open(self, plan: ExportPlan) -> AsyncIterator[ExportStream]:
+        """The stream of a plan, entered once its first chunk is there (so: mounted, and readable so far).
+
+        Everything that goes wrong before that raises here. Leaving the block at any point, by any exception, ends the
+        producer; it does not wait for it. Busy if too many exports are open, Draining once the service shuts down.
+        """
+        export = self._start(plan)
+        try:
+            await export.pipe.readable()
+            yield ExportStream(plan, export.report, export.pipe)
+        finally:
+            export.pipe.close()
+
+    def refuse(self, error: StreamerError) -> None:
+        """Open nothing from now on; exports that are open go on."""
+        self._refusal = error
+
+    async def idle(self) -> None:
+        """Wait until no export is open."""
+        while self._open:
+            await self._changed.wait()
+
+    def abort(self, error: StreamerError) -> None:
+        """Break every open export: their readers raise `error`, their producers leave."""
+        self.refuse(error)
+        for export in list(self._open):
+            export.pipe.abort(error)
+
+    def _start(self, plan: ExportPlan) -> _Export:
+        if self._refusal is not None:
+            raise self._refusal
+        if len(self._open) >= self._limit:
+            raise Busy(
+                f"cannot export {plan.title}: {self._limit} exports are open, as many as allowed; try again later",
+                retry_after=RETRY_AFTER,
+            )
+        export = _Export(next(self._numbers), plan, Pipe(), anyio.Event())
+        self._open.add(export)
+        self._tasks.start_soon(self._own, export, name=f"export {export.number}")
+        return export
+
+    async def _own(self, export: _Export) -> None:
+        """The task that answers for one producer's thread, from its start until it is gone."""
+        try:
+            # A thread of its own, not one of a pool: a read that hangs for ever (dead NFS, stopped FUSE) then takes
+            # nobody else's place, and a daemon thread cannot keep the process from exiting.
+            thread = threading.Thread(target=self._produce, args=(export,), name=f"export-{export.number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                export.pipe.finish(Busy(f"cannot export {export.plan.title}: {error}", retry_after=RETRY_AFTER))
+                return
+            try:
+                await export.done.wait()
+            except anyio.get_cancelled_exc_class():
+                export.pipe.abort(Draining("the service is shutting down"))
+                with anyio.move_on_after(self._release_limit, shield=True):
+                    await export.done.wait()
+                if not export.done.is_set():
+                    self._abandoned += 1
+                    log.error("export abandoned", export=export.number, title=export.plan.title)
+                raise
+            thread.join()  # it has nothing left to do but end; afterwards not even its stack is there
+        finally:
+            self._open.discard(export)
+            changed, self._changed = self._changed, anyio.Event()
+            changed.set()
+
+    def _produce(self, export: _Export) -> None:
+        """The whole life of one export, in its own thread: nothing interrupts it, its `with` blocks release all."""
+        plan, pipe = export.plan, export.pipe
+        error: BaseException | None = None
+        try:
+            session = Session(self.mounts, export.report, pipe.check)
+            chunks = verified(plan.chunks(session), plan.title, plan.size, plan.digest)
+            with closing(chunks), closing(compressed(chunks, plan.compression)) as body:
+                for chunk in body:
+                    pipe.send(chunk)
+        except BaseException as caught:
+            error = caught if isinstance(caught, StreamerError) else explained(plan, caught)
+        # Only now, with every lease released, does the reader learn how it ended: a clean end leaves nothing behind.
+        pipe.finish(error)
+        self._log(export, error)
+        try:
+            pipe.loop.call_soon_threadsafe(export.done.set)
+        except RuntimeError:
+            pass  # the loop is gone, and with it everybody who could wait
+
+    def _log(self, export: _Export, error: BaseException | None) -> None:
+        fields = {
+            "export": export.number,
+            "title": export.plan.title,
+            "bytes": export.pipe.sent,
+            "seconds": round(time.monotonic() - export.started, 3),
+            "sockets_skipped": export.report.sockets,
+            "vanished": export.report.vanished,
+        }
+        if error is None:
+            log.info("export complete", **fields)
+        elif isinstance(error, ConsumerGone):
+            log.info("export left by its reader", **fields)
+        elif isinstance(error, StreamerError):
+            log.warning("export failed", code=error.code, error=str(error), notes=_notes(error), **fields)
+        else:
+            log.error("export failed", exc_info=error, **fields)
+
+
+def explained(plan: ExportPlan, caught: BaseException) -> BaseException:
+    """What the reader raises for something that was not one of our own errors."""
+    if isinstance(caught, OSError):
+        kind = StorageFull if caught.errno in (errno.ENOSPC, errno.EDQUOT) else SourceFailed
+        raised: BaseException = kind(f"cannot export {plan.title}: {caught.strerror or caught}")
+    elif isinstance(caught, MemoryError):
+        raised = SourceFailed(f"cannot export {plan.title}: out of memory")
+    else:
+        raised = StreamerError(f"cannot export {plan.title}: an error inside streamer ({type(caught).__name__})")
+    raised.__cause__ = caught
+    return raised
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
+
+
+@asynccontextmanager
+async def exporter(*, limit: int = 64, release_limit: float = 10) -> AsyncIterator[Exporter]:
+    """An Exporter with a mount table and a task group of its own, for use as a library.
+
+    Leaving the block breaks exports that are still open and waits for their producers to release what they hold.
+    """
+    mounts = MountTable()
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        made = Exporter(mounts, tasks, limit=limit, release_limit=release_limit)
+        try:
+            yield made
+        except Exception as caught:  # raised below: a task group would wrap it in a group of one
+            failure = caught
+        finally:
+            made.abort(Draining("the exporter was closed"))
+    mounts.close()
+    if failure is not None:
+        raise failure

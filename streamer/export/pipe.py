@@ -1,0 +1,122 @@
+"""The one crossing between an export's thread and the event loop: a bounded queue of chunks with an error slot.
+
+anyio's memory object streams have no error slot: a producer that fails can only close them, and its reader would see a
+clean end. Here `finish(error)` makes the reader raise the error after the chunks that were sent before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+from streamer.errors import ConsumerGone
+
+
+class Pipe:
+    """Created on the loop; `send` and `finish` belong to the producer's thread, `receive` and `close` to the loop.
+
+    `abort` may be called from anywhere. Every state change happens under one lock and before any wake-up, and the
+    first outcome (finish, abort or close) wins.
+    """
+
+    def __init__(self, capacity: int = 1) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._readable = asyncio.Event()
+        self._changed = threading.Condition()
+        self._chunks: deque[bytes] = deque()
+        self._capacity = capacity
+        self._finished = False
+        self._error: BaseException | None = None
+        self._closed = False
+        self.sent = 0
+        """Bytes that the producer handed over."""
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "finished" if self._finished else "open"
+        return f"<Pipe {state}, {len(self._chunks)} chunks waiting, {self.sent} bytes sent>"
+
+    # producer's side
+
+    def send(self, chunk: bytes) -> None:
+        """Hand over one chunk; waits while the queue is full. ConsumerGone once nobody will read it."""
+        with self._changed:
+            while len(self._chunks) >= self._capacity and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                raise ConsumerGone("nobody reads this stream any more")
+            self._chunks.append(chunk)
+            self.sent += len(chunk)
+        self._wake()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """The stream ends here: cleanly, or with an error that the reader will raise. Later calls change nothing."""
+        with self._changed:
+            if self._finished or self._closed:
+                return
+            self._finished = True
+            self._error = error
+        self._wake()
+
+    def check(self) -> None:
+        """ConsumerGone once nobody reads: for producers that work for long without sending."""
+        if self._closed:
+            raise ConsumerGone("nobody reads this stream any more")
+
+    # reader's side
+
+    async def receive(self) -> bytes | None:
+        """The next chunk, or None after a clean end; raises the producer's error in place of an end."""
+        while True:
+            with self._changed:
+                if self._chunks and not (self._closed and self._error is not None):
+                    self._changed.notify()
+                    return self._chunks.popleft()
+                if self._error is not None:
+                    raise self._error
+                if self._closed:
+                    raise ConsumerGone("this stream was closed")
+                if self._finished:
+                    return None
+                self._readable.clear()
+            await self._readable.wait()
+
+    async def readable(self) -> None:
+        """Wait for the first chunk or a clean end; raises the producer's error if it fails before either."""
+        while True:
+            with self._changed:
+                if self._error is not None and not self._chunks:
+                    raise self._error
+                if self._chunks or self._finished or self._closed:
+                    return
+                self._readable.clear()
+            await self._readable.wait()
+
+    def close(self) -> None:
+        """The reader leaves; a producer that waits in `send` is woken with ConsumerGone. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._chunks.clear()
+            self._changed.notify_all()
+        self._wake()
+
+    def abort(self, error: BaseException) -> None:
+        """End both sides now: the reader raises `error` unless it reached the end before; the producer is sent away."""
+        with self._changed:
+            if self._closed or (self._finished and not self._chunks):
+                return
+            self._closed = True
+            self._finished = True
+            self._error = error
+            self._chunks.clear()
+            self._changed.notify_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._readable.set)
+        except RuntimeError:
+            # The loop is closed: there is no reader left to wake, and the producer must not wait for one.
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()

@@ -1,0 +1,112 @@
+"""A decided export: plain data and one function that makes the bytes. Nothing is open until `Exporter.open`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from streamer.mounts.table import MountTable
+from streamer.tar.compression import Compression
+from streamer.tar.entry import Profile
+
+_MEDIA_TYPES = {
+    Compression.NONE: "application/x-tar",
+    Compression.GZIP: "application/gzip",
+    Compression.BZIP2: "application/x-bzip2",
+    Compression.XZ: "application/x-xz",
+    Compression.ZSTD: "application/zstd",
+}
+
+
+class Kind(enum.StrEnum):
+    LAYER = "layer"
+    DIFF = "diff"
+    CONTAINER = "container"
+    IMAGE = "image"
+    ROOTFS = "rootfs"
+    CHANGES = "changes"
+    """Not an archive: a changeset as a JSON array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may choose about an archive. Defaults give what the engines themselves would send.
+
+    `include` and `exclude` are dockerignore patterns; `mtime` clamps every modification time to at most that many
+    seconds since the epoch; `path` narrows to a subtree (for a container or root file system resolved inside it as a
+    chroot would, and named from its last component as `docker cp` does; for a changeset names stay whole).
+    """
+
+    compression: Compression = Compression.NONE
+    profile: Profile = Profile.DOCKER
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    mtime: int | None = None
+    path: bytes = b""
+
+    @property
+    def as_is(self) -> bool:
+        """True if nothing in here changes an archive's entries, so that a layer can be given back byte for byte."""
+        return not (self.include or self.exclude or self.path) and self.mtime is None and self.profile is Profile.DOCKER
+
+
+@dataclass(slots=True)
+class Report:
+    """What an export met on its way; complete once the stream ended. Never a reason for a clean end to be wrong."""
+
+    entries: int = 0
+    sockets: int = 0
+    """Sockets skipped: a tar archive cannot hold them."""
+    vanished: int = 0
+    """Files of a running container that were gone when their turn came, before anything about them was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the function that makes the bytes may use, in the export's own thread."""
+
+    mounts: MountTable
+    report: Report
+    check: Callable[[], None]
+    """Raises ConsumerGone once nobody reads; called between entries, so that long silent work ends early."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """One export, decided.
+
+    `chunks(session)` makes the uncompressed tar: chunks of 256 KiB to 1 MiB, synchronously, holding leases and
+    descriptors only while it runs, and closing them when it is closed. `size` and `digest` are those of the
+    *uncompressed* tar where they are known beforehand; both are verified before the last chunk leaves.
+    """
+
+    kind: Kind
+    title: str
+    """For people and logs: `container web (1f0c2a…) of store local`."""
+    basename: str
+    """The file name without any suffix."""
+    chunks: Callable[[Session], Iterator[bytes]] = field(repr=False, compare=False)
+    compression: Compression = Compression.NONE
+    size: int | None = None
+    digest: str | None = None
+
+    @property
+    def filename(self) -> str:
+        return f"{self.basename}{'.json' if self.kind is Kind.CHANGES else '.tar'}{self.compression.suffix}"
+
+    @property
+    def media_type(self) -> str:
+        if self.kind is Kind.CHANGES:
+            return "application/json"
+        return _MEDIA_TYPES[self.compression]
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the whole body, None where only sending it can tell."""
+        return self.size if self.compression is Compression.NONE else None
+
+    @property
+    def body_digest(self) -> str | None:
+        """The digest of the body as sent, None where only sending it can tell."""
+        return self.digest if self.compression is Compression.NONE else None

@@ -1,0 +1,173 @@
+"""Overlays that a person sees: writable, attached to a directory, there until they are unmounted.
+
+Only for `streamer mount` and `streamer unmount`; no export ever attaches anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+from streamer.errors import Conflict, InvalidRequest, MountFailed, NotFound, StreamerError
+from streamer.mounts import kernel
+from streamer.mounts.overlay import check_count, impossible, possible_way, refusal
+from streamer.mounts.ways import OPTIONS_MAX, Way
+
+# A visible mount of files that came from elsewhere must not give the machine's users set-id programs or devices.
+_ATTRIBUTES = kernel.NOSUID | kernel.NODEV
+
+# Said aloud, because the kernel's module parameters would decide otherwise: what is written through such a mount stays
+# a plain changeset that needs neither the lower layers nor a mount to be read.
+_PLAIN = (b"index", b"metacopy", b"redirect_dir")
+
+
+def attach_overlay(
+    lowers: Sequence[int], upper: int, work: int, target: bytes, *, userxattr: bool, way: Way | None = None
+) -> None:
+    """Mount `upper` over `lowers` (topmost first) at the existing directory `target`, an absolute path.
+
+    All but the target are descriptors; `work` is an empty directory beside the upper. They may be closed afterwards.
+    A symlink as the target's last component is refused. Conflict when something is mounted there already, NotFound
+    or InvalidRequest for a target that is no directory, NotPermitted and MountFailed as for `mount_overlay`.
+    """
+    check_count(len(lowers))
+    if not lowers:
+        raise MountFailed("A writable overlay needs a layer below it.")
+    chosen = way or possible_way(userxattr=userxattr)
+    if chosen is None:
+        raise impossible(userxattr=userxattr)
+    with _opened(target) as (parent, leaf):
+        if _mount_id(leaf) != _mount_id(parent):
+            raise Conflict(f"Something is mounted at {_shown(target)} already; unmount it first.")
+        try:
+            if chosen is Way.THREAD:
+                _attach_by_options(lowers, upper, work, leaf, userxattr)
+            else:
+                _attach_by_context(chosen, lowers, upper, work, parent, os.path.basename(target), userxattr)
+        except OSError as error:
+            raise refusal(f"An overlay could not be mounted at {_shown(target)}", error) from error
+
+
+def attached(target: bytes) -> bool:
+    """Whether the topmost mount exactly at `target` is an overlay; False also when there is no such directory."""
+    try:
+        with _opened(target) as (parent, leaf):
+            return _overlay_at(parent, leaf)
+    except (NotFound, InvalidRequest):
+        return False
+
+
+def detach(target: bytes, *, lazy: bool = False) -> None:
+    """Unmount the overlay at `target`; `lazy` hides it at once and ends it with its last user.
+
+    NotFound when no overlay is mounted there (anything else that is mounted there stays), Conflict while it is in use,
+    NotPermitted without CAP_SYS_ADMIN.
+    """
+    with _opened(target) as (parent, leaf):
+        if not _overlay_at(parent, leaf):
+            raise NotFound(f"No overlay is mounted at {_shown(target)}.")
+    # The leaf is closed by now: its descriptor alone would make the mount busy.
+    parent = _parent(target)
+    try:
+        kernel.unmount(b"/proc/self/fd/%d/%s" % (parent, os.path.basename(target)), lazy=lazy)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Conflict(
+                f"{_shown(target)} is in use; close what has files open there, then unmount again."
+            ) from error
+        raise refusal(f"{_shown(target)} could not be unmounted", error) from error
+    finally:
+        os.close(parent)
+
+
+def _attach_by_context(
+    way: Way, lowers: Sequence[int], upper: int, work: int, parent: int, name: bytes, userxattr: bool
+) -> None:
+    with kernel.Context(b"overlay") as context:
+        for lower in lowers:
+            way.add(context, b"lowerdir+", lower)
+        way.add(context, b"upperdir", upper)
+        way.add(context, b"workdir", work)
+        if userxattr:
+            context.flag(b"userxattr")
+        for key in _plain(userxattr):
+            context.string(key, b"off")
+        mount = context.mounted(_ATTRIBUTES)
+    try:
+        kernel.move_mount(mount, parent, name)
+    finally:
+        os.close(mount)
+
+
+def _attach_by_options(lowers: Sequence[int], upper: int, work: int, leaf: int, userxattr: bool) -> None:
+    names = b":".join(b"/proc/self/fd/%d" % lower for lower in lowers)
+    directories = b"lowerdir=%s,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d" % (names, upper, work)
+    options = b",".join(
+        [directories, *([b"userxattr"] if userxattr else []), *(b"%s=off" % key for key in _plain(userxattr))]
+    )
+    if len(options) > OPTIONS_MAX:
+        raise OSError(errno.E2BIG, f"the names of {len(lowers)} layers are longer than mount(2) reads")
+    kernel.mount_overlay(b"/proc/self/fd/%d" % leaf, _ATTRIBUTES, options)
+
+
+def _plain(userxattr: bool) -> tuple[bytes, ...]:
+    # With userxattr the kernel itself turns metacopy and redirects off, and refuses to hear of them.
+    return (b"index",) if userxattr else _PLAIN
+
+
+@contextlib.contextmanager
+def _opened(target: bytes) -> Iterator[tuple[int, int]]:
+    """Descriptors of the target's parent and of the target, both O_PATH, the leaf not followed."""
+    parent = _parent(target)
+    try:
+        leaf = _open(parent, os.path.basename(target), os.O_NOFOLLOW, target)
+        try:
+            yield parent, leaf
+        finally:
+            os.close(leaf)
+    finally:
+        os.close(parent)
+
+
+def _parent(target: bytes) -> int:
+    if not target.startswith(b"/") or os.path.basename(target) in (b"", b".", b".."):
+        raise InvalidRequest(f"{_shown(target)} is not the absolute path of a directory below the root.")
+    return _open(None, os.path.dirname(target), 0, target)
+
+
+def _open(parent: int | None, path: bytes, flags: int, target: bytes) -> int:
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=parent)
+    except OSError as error:
+        raise _unopened(target, error) from error
+
+
+def _unopened(target: bytes, error: OSError) -> StreamerError:
+    if error.errno == errno.ENOENT:
+        return NotFound(f"There is no directory {_shown(target)}.")
+    return InvalidRequest(f"{_shown(target)} cannot be a mount point: {error.strerror}.")
+
+
+def _overlay_at(parent: int, leaf: int) -> bool:
+    mount = _mount_id(leaf)
+    if mount == _mount_id(parent):
+        return False
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            if line.split(b" ", 1)[0] == mount:
+                return line.partition(b" - ")[2].split(b" ", 1)[0] == b"overlay"
+    return False
+
+
+def _mount_id(descriptor: int) -> bytes:
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
+        for line in info:
+            if line.startswith(b"mnt_id:"):
+                return line.split()[1]
+    raise MountFailed("The kernel does not say which mount a descriptor belongs to (mnt_id in /proc/self/fdinfo).")
+
+
+def _shown(target: bytes) -> str:
+    return repr(os.fsdecode(target))

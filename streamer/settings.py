@@ -1,0 +1,68 @@
+"""What can be set, from the environment (`STREAMER_…`) and from flags: one schema, defaults that are safe.
+
+The only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from streamer.errors import InvalidRequest
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+
+def _default_state() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/streamer")
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "streamer"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. A flag of the command line wins over the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMER_", frozen=True, extra="forbid")
+
+    state: Path = Field(default_factory=_default_state, description="Where the embedded store lives.")
+    stores: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Stores to serve, as NAME=URI; with none, the embedded store at `state`."
+    )
+    listen: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("127.0.0.1:8080",), description="Addresses to listen on: HOST:PORT or unix:PATH."
+    )
+    max_exports: int = Field(64, ge=1, le=10_000, description="Exports that may be open at a time.")
+    stall_timeout: float = Field(
+        60, gt=0, description="Seconds in which a client must take 64 KiB, or its download is broken off."
+    )
+    upload_timeout: float = Field(60, gt=0, description="Seconds of silence after which an upload is broken off.")
+    drain_timeout: float = Field(30, ge=0, description="Seconds that open exports may go on after SIGTERM.")
+    release_timeout: float = Field(10, gt=0, description="Seconds that exports have to release what they hold.")
+    max_import_bytes: int = Field(256 * GiB, gt=0, description="Bytes that one import may unpack to.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="How: `auto` is console on a terminal and JSON lines otherwise."
+    )
+
+    @field_validator("stores", "listen", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Commas separate addresses in an environment variable; flags come as a sequence."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def load(**overrides: object) -> Settings:
+    """The settings in force; `overrides` (flags; None means not given) win. InvalidRequest names what is wrong."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks each
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise InvalidRequest(f"setting {name} is wrong: {first['msg']}", parameter=name) from None

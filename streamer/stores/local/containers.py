@@ -1,0 +1,145 @@
+"""Containers: an overlay upper each, made from an image, mounted so that a person can change it, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from anyio import to_thread
+
+from streamer.errors import Conflict, NotFound
+from streamer.mounts.attach import attach_overlay, attached, detach
+from streamer.oci import digest as digests
+from streamer.stores.base import Container
+from streamer.stores.local import catalog, lookup, records
+from streamer.stores.local import state as states
+from streamer.stores.local.catalog import ContainerRow, ImageRow
+from streamer.stores.local.core import Core
+from streamer.stores.local.ingest import now
+from streamer.stores.local.removal import collect
+from streamer.stores.local.staging import Staging
+from streamer.stores.local.unpack import copy_root
+
+_EMPTY = "empty"
+"""A directory beside the upper: an overlay needs a lower layer even where the image has none."""
+
+
+async def create(core: Core, reference: str, name: str | None) -> Container:
+    identity = secrets.token_hex(32)
+    chosen = lookup.container_name(name) if name is not None else identity[:12]
+    async with core.database.read() as transaction:
+        image = await lookup.image(transaction, reference)
+        given = await lookup.image_name(transaction, reference)
+    async with core.staging() as staging:
+        await to_thread.run_sync(_make, core, staging, image)
+        row = ContainerRow(
+            identity, chosen, image.id, image.data, given.familiar if given else image.id, now(), None, image.layers
+        )
+        async with core.exclusive():
+            try:
+                async with core.database.write() as transaction:
+                    if await catalog.image(transaction, image.id) is None:
+                        raise NotFound(f"image {reference!r} was removed meanwhile")
+                    await catalog.add_container(transaction, row)
+                    # Moved inside the transaction, committed after: no row without a directory.
+                    await to_thread.run_sync(staging.publish, "container", "containers", identity)
+            except BaseException:
+                core.state.discard("containers", identity)
+                raise
+    return records.container(core, row)
+
+
+def _make(core: Core, staging: Staging, image: ImageRow) -> None:
+    with contextlib.ExitStack() as stack, states.storage("the container"):
+        folder = staging.folder("container")
+        stack.callback(os.close, folder)
+        for name in ("work", "merged", _EMPTY):
+            os.mkdir(name, 0o700, dir_fd=folder)
+        os.mkdir("upper", 0o755, dir_fd=folder)
+        upper = os.open("upper", states.DIRECTORY, dir_fd=folder)
+        stack.callback(os.close, upper)
+        top = None
+        if image.layers:
+            top = _opened_layer(core, image.layers[-1].chain)
+            stack.callback(os.close, top)
+        copy_root(top, upper, core.ownership)
+        staging.settle()
+
+
+def _opened_layer(core: Core, chain: str) -> int:
+    try:
+        return os.open(core.state.layer(chain) + b"/diff", states.DIRECTORY)
+    except FileNotFoundError:
+        raise NotFound(f"layer {digests.short(chain)} was removed from the store") from None
+
+
+async def mount(core: Core, reference: str, target: Path | None) -> Path:
+    """Mounts the container, writable, at `target` or at its own mount point; it stays until `unmount`."""
+    core.check_writable()
+    async with core.exclusive():
+        async with core.database.read() as transaction:
+            row = await lookup.container(transaction, reference)
+        # Not `resolve`: what the person wrote is what is mounted at, and what `unmount` finds again.
+        place = Path(os.path.abspath(target)) if target is not None else records.merged(core, row)  # noqa: ASYNC240
+        before = await to_thread.run_sync(records.mount_point, row)
+        if before is not None:
+            raise Conflict(f"container {row.name} is mounted at {before} already")
+        # Noted first: a mount that no row knows of would survive the removal of what it shows.
+        await _note(core, row, os.fsencode(place))
+        try:
+            await to_thread.run_sync(_attach, core, row, os.fsencode(place))
+        except BaseException:
+            await _note(core, row, None)
+            raise
+    return place
+
+
+def _attach(core: Core, row: ContainerRow, target: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def opened(path: bytes) -> int:
+            fd = os.open(path, states.DIRECTORY)
+            stack.callback(os.close, fd)
+            return fd
+
+        path = core.state.container(row.id)
+        lowers = [opened(core.state.layer(layer.chain) + b"/diff") for layer in reversed(row.layers)]
+        lowers = lowers or [opened(path + b"/" + _EMPTY.encode())]
+        attach_overlay(
+            lowers, opened(path + b"/upper"), opened(path + b"/work"), target, userxattr=core.ownership.userxattr
+        )
+
+
+async def unmount(core: Core, reference: str) -> None:
+    core.check_writable()
+    async with core.exclusive():
+        async with core.database.read() as transaction:
+            row = await lookup.container(transaction, reference)
+        if row.mounted is None or not await to_thread.run_sync(attached, row.mounted):
+            raise Conflict(f"container {row.name} is not mounted")
+        await to_thread.run_sync(detach, row.mounted)
+        await _note(core, row, None)
+
+
+async def remove(core: Core, reference: str, force: bool) -> None:
+    core.check_writable()
+    async with core.exclusive():
+        async with core.database.read() as transaction:
+            row = await lookup.container(transaction, reference)
+        if row.mounted is not None and await to_thread.run_sync(attached, row.mounted):
+            if not force:
+                where = os.fsdecode(row.mounted)
+                raise Conflict(f"container {row.name} is mounted at {where}: unmount it, or force it")
+            await to_thread.run_sync(detach, row.mounted)
+        async with core.database.write() as transaction:
+            await catalog.forget_container(transaction, row.id, row.config)
+        core.state.discard("containers", row.id)
+        await collect(core)
+    await to_thread.run_sync(core.state.empty_trash)
+
+
+async def _note(core: Core, row: ContainerRow, target: bytes | None) -> None:
+    async with core.database.write() as transaction:
+        await catalog.note_mounted(transaction, row.id, target)

@@ -1,0 +1,158 @@
+"""SQLite under the embedded store: the only module that knows `aiosqlite`.
+
+One connection writes and one reads, so that a reader never sees what a transaction of the same process has not
+committed yet. Several processes share one file (WAL, `busy_timeout`). Every failure of SQLite leaves as an error of
+`streamer.errors`; only `Duplicate` (a uniqueness rule) is for callers to catch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiosqlite
+import anyio
+
+from streamer.errors import Busy, Conflict, NotPermitted, StorageFull, StoreDamaged, StreamerError, Unsupported
+from streamer.stores.local.schema import MIGRATIONS
+
+Row: TypeAlias = "tuple[Any, ...]"
+
+BUSY_SECONDS = 30.0
+
+
+class Duplicate(Conflict):
+    """A row with that key is there already."""
+
+
+class Transaction:
+    """Statements inside one `BEGIN … COMMIT`; not to be kept beyond it."""
+
+    def __init__(self, connection: aiosqlite.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    async def all(self, sql: str, *values: object) -> list[Row]:
+        """Every row, in the statement's order."""
+        with _translated(self._path):
+            return [tuple(row) for row in await self._connection.execute_fetchall(sql, values)]
+
+    async def one(self, sql: str, *values: object) -> Row | None:
+        rows = await self.all(sql, *values)
+        return rows[0] if rows else None
+
+    async def run(self, sql: str, *values: object) -> int:
+        """Executes a statement that changes rows; how many it changed."""
+        with _translated(self._path):
+            async with self._connection.execute(sql, values) as cursor:
+                return cursor.rowcount
+
+
+class Database:
+    """An open `streamer.db`. Made by `Database.open`, which closes both connections on every way out."""
+
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, path: Path) -> None:
+        self._path = path
+        self._writer, self._writing = writer, anyio.Lock()
+        self._reader, self._reading = reader, anyio.Lock()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[Database]:
+        """Creates the file where it is missing (0600) and migrates it. Unsupported if a newer streamer wrote it."""
+        with _translated(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        async with _connection(path) as writer, _connection(path) as reader:
+            database = cls(writer, reader, path)
+            await database._migrate()
+            with _translated(path):
+                await reader.execute("PRAGMA query_only = ON")
+            yield database
+
+    async def _migrate(self) -> None:
+        async with self.write() as transaction:
+            row = await transaction.one("PRAGMA user_version")
+            version = row[0] if row else 0
+            if version > len(MIGRATIONS):
+                raise Unsupported(
+                    f"the store was written by a newer streamer (its database has version"
+                    f" {version}, this one knows {len(MIGRATIONS)}): use that version"
+                )
+            for statements in MIGRATIONS[version:]:
+                for statement in statements:
+                    await transaction.run(statement)
+            if version < len(MIGRATIONS):
+                await transaction.run(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        """A transaction that may change rows: committed when the block ends, rolled back when it raises."""
+        async with self._writing, _transaction(self._writer, "BEGIN IMMEDIATE", self._path) as transaction:
+            yield transaction
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """A transaction that sees one state of the database throughout."""
+        async with self._reading, _transaction(self._reader, "BEGIN", self._path) as transaction:
+            yield transaction
+
+
+@contextlib.asynccontextmanager
+async def _connection(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+    # Shielded: a connection whose opening was abandoned would keep its thread for ever.
+    with _translated(path), anyio.CancelScope(shield=True):
+        connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        with _translated(path):
+            # synchronous=FULL: a committed row survives a power cut, as the directory it names does.
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                await connection.execute_fetchall(f"PRAGMA {pragma}")
+        yield connection
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def _transaction(connection: aiosqlite.Connection, begin: str, path: Path) -> AsyncIterator[Transaction]:
+    try:
+        with _translated(path):
+            await connection.execute_fetchall(begin)
+        yield Transaction(connection, path)
+        with _translated(path):
+            await connection.execute_fetchall("COMMIT")
+    except BaseException:
+        # Always queued: after a cancellation BEGIN or COMMIT may still be running in SQLite's thread. If nothing is
+        # left to roll back SQLite says so, and that is no failure.
+        with anyio.CancelScope(shield=True), contextlib.suppress(sqlite3.Error):
+            await connection.execute_fetchall("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _as_ours(error, path) from error
+    except PermissionError as error:
+        raise NotPermitted(f"{path.name} of the store cannot be opened: run streamer as its owner") from error
+
+
+def _as_ours(error: sqlite3.Error, path: Path) -> StreamerError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return Duplicate(f"the store refused a row: {error}")
+    if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+        return StorageFull(f"no space is left for {path.name} of the store")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(
+            f"{path.name} of the store was locked by another process for {BUSY_SECONDS:.0f} seconds", retry_after=5
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return NotPermitted(f"{path.name} of the store cannot be written ({error}): run streamer as its owner")
+    return StoreDamaged(f"{path.name} of the store cannot be used: {error}")

@@ -1,0 +1,186 @@
+"""Import and commit: take in in a thread, then publish, all or nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anyio import from_thread, to_thread
+
+from streamer.errors import InvalidReference
+from streamer.oci import config as configs
+from streamer.oci import digest as digests
+from streamer.oci import document
+from streamer.oci import reference as references
+from streamer.oci.config import Config
+from streamer.oci.reference import Reference
+from streamer.stores.base import Image
+from streamer.stores.local import catalog, lookup, records
+from streamer.stores.local.catalog import LayerRow
+from streamer.stores.local.core import Core
+from streamer.stores.local.ingest import Kind, now, take
+from streamer.stores.local.intake import Intake, TakenImage
+from streamer.stores.local.source import Source, Watch
+from streamer.stores.local.staging import Staging
+from streamer.stores.local.state import storage
+from streamer.tar.compression import decompressed
+from streamer.tar.source import Limits
+
+__all__ = ["ImportReport", "Kind", "commit", "image_name", "import_archive"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import brought. `moved` maps familiar names that another image had to that image's ID; `bytes` were read
+    from the source."""
+
+    images: tuple[Image, ...]
+    layers_new: int
+    layers_shared: int
+    bytes: int
+    moved: Mapping[str, str]
+
+
+def image_name(text: str) -> Reference:
+    """A name an image may be given: with `latest` where there is no tag; InvalidReference for a digest."""
+    name = references.parse(text).tagged()
+    if name.digest is not None:
+        raise InvalidReference(f"{text[:300]!r} holds a digest: an image is named by repository and tag")
+    return name
+
+
+async def import_archive(
+    core: Core,
+    source: Source | Path,
+    *,
+    name: str | None,
+    kind: Kind,
+    progress: Callable[[int], None] | None,
+    limits: Limits,
+) -> ImportReport:
+    given = image_name(name) if name is not None else None
+    async with core.staging() as staging:
+        with _Import(core, staging, limits, progress) as work:
+            images = await core.long(
+                lambda stop: work.taken(stop, lambda: take(source, kind, given, "imported", work.intake, work.watch))
+            )
+            moved = await _publish(core, work.intake, images)
+        async with core.database.read() as transaction:
+            rows = [await lookup.image(transaction, image.config.id) for image in images]
+        found = await to_thread.run_sync(lambda: tuple(records.image(core, row) for row in rows))
+        return ImportReport(found, len(work.intake.folders), len(work.intake.shared), work.watch.count, moved)
+
+
+async def commit(
+    core: Core,
+    container: str,
+    source: Source,
+    name: str | None,
+    *,
+    comment: str,
+    author: str,
+    config_changes: Mapping[str, Any] | None,
+    limits: Limits,
+) -> Image:
+    given = image_name(name) if name is not None else None
+    async with core.database.read() as transaction:
+        row = await lookup.container(transaction, container)
+    base = configs.parse(row.data)
+    async with core.staging() as staging:
+        with _Import(core, staging, limits, None) as work:
+
+            def layered() -> list[TakenImage]:
+                below = work.intake.hold(row.layers)
+                _, plain = decompressed(work.watch.wrap(source), limits=limits)
+                layer = work.intake.layer(plain, below, what=f"the changes of container {row.name}")
+                history = {"created": now(), "author": author, "created_by": "streamer commit", "comment": comment}
+                config = configs.with_layer(base, layer.diff, {key: text for key, text in history.items() if text})
+                names = (given,) if given is not None else ()
+                return [TakenImage(_changed(config, config_changes), names, (*below, layer))]
+
+            images = await core.long(lambda stop: work.taken(stop, layered))
+            await _publish(core, work.intake, images)
+    async with core.database.read() as transaction:
+        return records.image(core, await lookup.image(transaction, images[0].config.id))
+
+
+class _Import:
+    """The intake and the watch of one import, and the thread's way to the database."""
+
+    def __init__(self, core: Core, staging: Staging, limits: Limits, progress: Callable[[int], None] | None) -> None:
+        self._core, self._progress = core, progress
+        self.intake = Intake(staging, core.ownership, limits, self._known)
+        self.watch = Watch(threading.Event(), progress)
+
+    def __enter__(self) -> _Import:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.intake.close()
+
+    def taken(self, stop: threading.Event, work: Callable[[], list[TakenImage]]) -> list[TakenImage]:
+        """Runs `work`, then makes durable what it wrote. In the import's thread."""
+        self.watch = Watch(stop, self._progress)
+        with storage("the import"):
+            images = work()
+            self.intake.staging.settle()
+        return images
+
+    def _known(self, chain: str) -> LayerRow | None:
+        return from_thread.run(self._row, chain)
+
+    async def _row(self, chain: str) -> LayerRow | None:
+        async with self._core.database.read() as transaction:
+            return await catalog.layer(transaction, chain)
+
+
+async def _publish(core: Core, intake: Intake, images: list[TakenImage]) -> dict[str, str]:
+    """Makes everything visible at once: directories first, then the rows in one transaction. On failure neither.
+
+    Returns the names that were another image's, with that image's ID.
+    """
+    async with core.exclusive():
+        async with core.database.read() as transaction:
+            # Another process may have imported the same layer since: then its directory stays, and ours goes.
+            new = [row for chain, row in intake.rows.items() if chain in intake.folders]
+            new = [row for row in new if await catalog.layer(transaction, row.chain) is None]
+        try:
+            await to_thread.run_sync(_move, core, intake, new)
+            async with core.database.write() as transaction:
+                for row in new:
+                    await catalog.add_layer(transaction, row)
+                moved = {}
+                for image in images:
+                    top = image.layers[-1].chain if image.layers else None
+                    await catalog.add_image(transaction, image.config.id, image.config.data, top)
+                    for name in image.names:
+                        before = await catalog.point_name(transaction, name, image.config.id)
+                        if before is not None:
+                            moved[name.familiar] = before
+                return moved
+        except BaseException:
+            await to_thread.run_sync(_take_back, core, new)
+            raise
+
+
+def _move(core: Core, intake: Intake, rows: list[LayerRow]) -> None:
+    with storage("the import"):
+        for row in rows:
+            intake.staging.publish(intake.folders[row.chain], "layers", digests.encoded(row.chain))
+
+
+def _take_back(core: Core, rows: list[LayerRow]) -> None:
+    for row in rows:
+        core.state.discard("layers", digests.encoded(row.chain))
+
+
+def _changed(config: Config, changes: Mapping[str, Any] | None) -> Config:
+    """The configuration with these members of its `config` (Cmd, Env …) replaced."""
+    if not changes:
+        return config
+    value = config.value
+    value["config"] = {**(value.get("config") or {}), **changes}
+    return configs.parse(document.dumps(value))

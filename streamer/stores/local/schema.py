@@ -1,0 +1,59 @@
+"""The tables of `streamer.db`, as migrations: entry N takes a database from `user_version` N to N + 1.
+
+A migration that was released is never edited; a change of the schema is a new entry at the end. The database holds
+metadata only. Order of writing (see `store.py`): a directory is complete and durable before its row is committed, and
+a row is gone before its directory is moved away, so whatever a row names is there.
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # Who wrote the store: 'trusted' (root, real owners) or 'UID:GID' (an ordinary user, user.overlay.* marks).
+        "CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+        # One row per chain ID; `parent` is the chain ID below it, `size` the length of the tar in bytes.
+        """
+        CREATE TABLE layers (
+            chain TEXT PRIMARY KEY,
+            diff TEXT NOT NULL,
+            parent TEXT REFERENCES layers (chain) DEFERRABLE INITIALLY DEFERRED,
+            size INTEGER NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX layers_by_diff ON layers (diff)",
+        "CREATE INDEX layers_by_parent ON layers (parent)",
+        # A configuration outlives its image while a container made from it is there.
+        """
+        CREATE TABLE configs (
+            id TEXT PRIMARY KEY,
+            data BLOB NOT NULL,
+            top TEXT REFERENCES layers (chain) DEFERRABLE INITIALLY DEFERRED
+        ) STRICT
+        """,
+        """
+        CREATE TABLE images (
+            id TEXT PRIMARY KEY REFERENCES configs (id) DEFERRABLE INITIALLY DEFERRED
+        ) STRICT
+        """,
+        """
+        CREATE TABLE names (
+            repository TEXT NOT NULL,
+            tag TEXT NOT NULL,
+            image TEXT NOT NULL REFERENCES images (id) DEFERRABLE INITIALLY DEFERRED,
+            PRIMARY KEY (repository, tag)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX names_by_image ON names (image)",
+        """
+        CREATE TABLE containers (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            config TEXT NOT NULL REFERENCES configs (id) DEFERRABLE INITIALLY DEFERRED,
+            image_name TEXT NOT NULL,
+            created TEXT NOT NULL,
+            mounted BLOB
+        ) STRICT
+        """,
+        "CREATE INDEX containers_by_config ON containers (config)",
+    ),
+)

@@ -1,0 +1,136 @@
+"""The directory of an embedded store: what lies where, and the two kinds of locks that several processes share.
+
+    streamer.db                  metadata (`schema.py`)
+    lock                         flock: held for the short moments in which directories and rows change together
+    layers/<hex of chain ID>/    diff/ (an overlay layer), tar-split.json.gz, places.json, kept/
+    containers/<id>/             upper/, work/, merged/
+    staging/<random>/            what an import or commit in progress writes; flock held by the process that does
+    trash/                       what no row names any more, on its way out
+
+The flock of a layer's directory, shared, keeps the layer from being collected while something is built on top of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamer.errors import NotPermitted, StorageFull, StreamerError
+from streamer.oci import digest as digests
+from streamer.stores.local import trash
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+FOLDERS = ("layers", "containers", "staging", "trash")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An open store directory. `fd` and `folders` are its descriptors, closed by `opened`."""
+
+    path: Path
+    fd: int
+    folders: dict[str, int]
+
+    @property
+    def database(self) -> Path:
+        return self.path / "streamer.db"
+
+    def layer(self, chain_id: str) -> bytes:
+        """The absolute path of a layer's directory."""
+        return os.fsencode(self.path) + b"/layers/" + digests.encoded(chain_id).encode()
+
+    def container(self, identity: str) -> bytes:
+        return os.fsencode(self.path) + b"/containers/" + identity.encode()
+
+    def lock(self) -> int:
+        """Waits for the store's lock; closing the descriptor gives it back. Each call opens the file anew, so threads
+        and processes exclude each other alike."""
+        fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        fd = self.lock()
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def hold_layer(self, chain_id: str) -> int | None:
+        """A descriptor of the layer's directory whose shared lock keeps it from being collected; None if it is gone."""
+        return held(self.folders["layers"], digests.encoded(chain_id), fcntl.LOCK_SH)
+
+    def discard(self, folder: str, name: str) -> None:
+        """Moves a directory into the trash (durably, at once invisible); `trash.empty` deletes it. Missing is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(name, secrets.token_hex(8), src_dir_fd=self.folders[folder], dst_dir_fd=self.folders["trash"])
+
+    def empty_trash(self) -> None:
+        trash.empty(self.folders["trash"])
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[State]:
+    """The store directory, made (0700) where it is missing. NotPermitted, StorageFull."""
+    path = Path(os.path.abspath(path))
+    with contextlib.ExitStack() as stack, storage(f"the store directory {path}"):
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        folders = {}
+        for name in FOLDERS:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=fd)
+            folders[name] = os.open(name, DIRECTORY, dir_fd=fd)
+            stack.callback(os.close, folders[name])
+        yield State(path, fd, folders)
+
+
+def held(folder: int, name: str, operation: int) -> int | None:
+    """A locked descriptor of a directory, None if it is missing or (with LOCK_NB) locked by somebody else.
+
+    The name is looked up again under the lock: a directory that was moved away while we waited does not count.
+    """
+    try:
+        fd = os.open(name, DIRECTORY, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, operation)
+        there, here = os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(fd)
+        if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+@contextlib.contextmanager
+def storage(what: str) -> Iterator[None]:
+    """Turns the operating system's refusals to store something into StorageFull and NotPermitted, naming `what`."""
+    try:
+        yield
+    except StreamerError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space is left in the store for {what}") from error
+        if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+            raise NotPermitted(f"{what} cannot be written ({os.strerror(error.errno)})") from error
+        raise

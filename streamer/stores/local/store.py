@@ -1,0 +1,234 @@
+"""The embedded store: finds things as every store does (`stores.base.Store`), and is the one that can be changed.
+
+Crash safety in one paragraph: an import or a container is written below `staging/`, flushed, moved to its place and
+only then given its rows, in one transaction; a removal deletes the rows, moves the directories into `trash/`, and then
+deletes. So whatever a row names is complete, and whatever has no row is swept at the next start. Several processes may
+work on one store: moments in which directories and rows change together are covered by one lock file, a staging
+directory by the flock of the process that fills it, and a layer that something is being built on by a shared flock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+
+from streamer.errors import StoreDamaged
+from streamer.oci import digest as digests
+from streamer.oci import reference as references
+from streamer.oci.reference import Reference
+from streamer.stores.base import Container, Image, Layer
+from streamer.stores.local import catalog, containers, importing, lookup, records, removal, staging
+from streamer.stores.local import state as states
+from streamer.stores.local.core import Core
+from streamer.stores.local.database import Database
+from streamer.stores.local.importing import ImportReport, Kind
+from streamer.stores.local.removal import Removal
+from streamer.stores.local.source import Source
+from streamer.stores.local.unpack import Ownership
+from streamer.tar.source import Limits
+
+_LIMITS = Limits()
+
+
+class LocalStore:
+    """An open embedded store. Made by `LocalStore.open`; every method may be called from several tasks at once."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, state: Path, name: str = "local") -> AsyncIterator[LocalStore]:
+        """The store in the directory `state`: made (0700) where it is missing, migrated, swept of what killed processes
+        left. Leaving the block closes it. NotPermitted, StorageFull, StoreDamaged, Unsupported (a newer schema)."""
+        stack = contextlib.ExitStack()
+        try:
+            opened = await to_thread.run_sync(stack.enter_context, states.opened(state))
+            async with Database.open(opened.database) as database:
+                core = Core(name, opened, database, Ownership(None))
+                await _prepare(core)
+                yield cls(core)
+        finally:
+            stack.close()
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def location(self) -> str:
+        return f"local:{self._core.state.path}"
+
+    # Finding
+
+    async def images(self) -> list[Image]:
+        async with self._core.database.read() as transaction:
+            rows = await catalog.images(transaction)
+        return await to_thread.run_sync(lambda: [records.image(self._core, row) for row in rows])
+
+    async def containers(self) -> list[Container]:
+        async with self._core.database.read() as transaction:
+            rows = await catalog.containers(transaction)
+        return await to_thread.run_sync(lambda: [records.container(self._core, row) for row in rows])
+
+    async def layers(self) -> list[Layer]:
+        async with self._core.database.read() as transaction:
+            stacks = [await catalog.layers_below(transaction, row.chain) for row in await catalog.layers(transaction)]
+        return await to_thread.run_sync(lambda: [records.layer(self._core, stack) for stack in stacks])
+
+    async def image(self, reference: str) -> Image:
+        async with self._core.database.read() as transaction:
+            row = await lookup.image(transaction, reference)
+        return await to_thread.run_sync(records.image, self._core, row)
+
+    async def named(self, repository: str) -> list[tuple[Reference, Image]]:
+        wanted = references.parse(repository).repository
+        found = []
+        async with self._core.database.read() as transaction:
+            for tag, identity in await catalog.tags(transaction, wanted):
+                row = await catalog.image(transaction, identity)
+                if row is not None:
+                    found.append((Reference(wanted, tag), row))
+        return await to_thread.run_sync(lambda: [(name, records.image(self._core, row)) for name, row in found])
+
+    async def container(self, reference: str) -> Container:
+        async with self._core.database.read() as transaction:
+            row = await lookup.container(transaction, reference)
+        return await to_thread.run_sync(records.container, self._core, row)
+
+    async def layer(self, digest: str) -> Layer:
+        async with self._core.database.read() as transaction:
+            row = await lookup.layer(transaction, digest)
+            rows = await catalog.layers_below(transaction, row.chain)
+        return await to_thread.run_sync(records.layer, self._core, rows)
+
+    # Changing
+
+    async def import_archive(
+        self,
+        source: Source | Path,
+        *,
+        name: str | None = None,
+        kind: Kind | str = Kind.AUTO,
+        progress: Callable[[int], None] | None = None,
+        limits: Limits = _LIMITS,
+    ) -> ImportReport:
+        """Takes in a docker-archive, an OCI archive or a root file system in any compression, read in a thread of the
+        store's own; or a path: of such a file, or of an OCI layout directory.
+
+        All or nothing: after any failure, or a cancellation, no row and no file is left. `name` replaces the names that
+        the archive gives. `progress` is called in that thread with the bytes read so far. A name that another image
+        has moves to the new one, and the report says so. InvalidArchive, DigestMismatch, LimitExceeded, StorageFull,
+        Unsupported, each naming the member; what the source raises passes through.
+        """
+        return await importing.import_archive(
+            self._core, source, name=name, kind=Kind(kind), progress=progress, limits=limits
+        )
+
+    async def commit(
+        self,
+        container: str,
+        source: Source,
+        name: str | None = None,
+        *,
+        comment: str = "",
+        author: str = "",
+        config_changes: Mapping[str, Any] | None = None,
+        limits: Limits = _LIMITS,
+    ) -> Image:
+        """A new image: the container's image and, on top, the layer tar that `source` gives (its changes, as an export
+        of its diff has them). `config_changes` replace members of `config` (Cmd, Env …). All or nothing."""
+        return await importing.commit(
+            self._core,
+            container,
+            source,
+            name,
+            comment=comment,
+            author=author,
+            config_changes=config_changes,
+            limits=limits,
+        )
+
+    async def create(self, image: str, name: str | None = None) -> Container:
+        """A new container; without a name it gets the first twelve digits of its ID. Conflict if the name is taken."""
+        return await containers.create(self._core, image, name)
+
+    async def mount(self, container: str, target: Path | None = None) -> Path:
+        """Mounts a container, writable, until `unmount`; where it is mounted. Conflict, NotPermitted, MountFailed."""
+        return await containers.mount(self._core, container, target)
+
+    async def unmount(self, container: str) -> None:
+        """Conflict if it is not mounted, or in use."""
+        await containers.unmount(self._core, container)
+
+    async def remove_container(self, container: str, force: bool = False) -> None:
+        """Conflict if it is mounted, unless `force`, which unmounts it."""
+        await containers.remove(self._core, container, force)
+
+    async def remove_image(self, image: str, force: bool = False) -> Removal:
+        """Takes away a name, or with the last one (or by ID) the image and the layers nobody else needs.
+
+        Conflict if a container uses the image or an ID has several names, unless `force`; a container keeps its layers.
+        """
+        return await removal.remove_image(self._core, image, force)
+
+    async def tag(self, image: str, name: str) -> None:
+        """Gives an image one more name; another image that has it loses it."""
+        given = importing.image_name(name)
+        self._core.check_writable()
+        async with self._core.database.write() as transaction:
+            row = await lookup.image(transaction, image)
+            await catalog.point_name(transaction, given, row.id)
+
+
+async def _prepare(core: Core) -> None:
+    """What `open` does under the lock: the ownership is read or decided, leftovers go."""
+    async with core.exclusive():
+        async with core.database.write() as transaction:
+            owner = await catalog.read_property(transaction, "owner")
+            if owner is None:
+                owner = await to_thread.run_sync(_own, core.state)
+                await catalog.write_property(transaction, "owner", owner)
+            layers = frozenset(digests.encoded(row.chain) for row in await catalog.layers(transaction))
+            known = frozenset(row.id for row in await catalog.containers(transaction))
+        core.ownership = _ownership(owner)
+        if core.ownership.owner is None or core.ownership.owner[0] == os.geteuid():
+            await to_thread.run_sync(_sweep, core, layers, known)
+            await removal.collect(core)
+    # What cannot be deleted is out of sight; it must not keep the store from opening.
+    with contextlib.suppress(OSError):
+        await to_thread.run_sync(core.state.empty_trash)
+
+
+def _sweep(core: Core, layers: frozenset[str], known: frozenset[str]) -> None:
+    with states.storage("the store"):
+        staging.sweep_abandoned(core.state)
+        staging.sweep_orphans(core.state, "layers", layers)
+        staging.sweep_orphans(core.state, "containers", known)
+
+
+def _own(state: states.State) -> str:
+    """`trusted` where this process may write real owners and trusted.overlay.* marks, else `UID:GID`."""
+    if os.geteuid() == 0:
+        try:
+            os.setxattr(state.folders["trash"], "trusted.overlay.probe", b"y")
+            os.removexattr(state.folders["trash"], "trusted.overlay.probe")
+            return "trusted"
+        except OSError:
+            pass  # root of a container without CAP_SYS_ADMIN, or a file system without such attributes
+    return f"{os.geteuid()}:{os.getegid()}"
+
+
+def _ownership(owner: str) -> Ownership:
+    if owner == "trusted":
+        return Ownership(None)
+    try:
+        uid, gid = owner.split(":")
+        return Ownership((int(uid), int(gid)))
+    except ValueError:
+        raise StoreDamaged(f"streamer.db of the store has an unreadable owner {owner[:80]!r}") from None

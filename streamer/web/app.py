@@ -1,0 +1,38 @@
+"""The application: routes from the table, problems around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from streamer.web import parameters
+from streamer.web.openapi import document
+from streamer.web.problems import problems
+from streamer.web.routes import ROUTES, Route
+from streamer.web.site import SITE, Site
+
+
+def application(site: Site) -> web.Application:
+    """The aiohttp application. It owns nothing: whoever made the site closes what is in it."""
+    app = web.Application(middlewares=[problems], client_max_size=0)
+    app[SITE] = site
+    for route in ROUTES:
+        app.router.add_route(route.method, route.resource, _checked(route))
+        if route.head:
+            app.router.add_route("HEAD", route.resource, _checked(route))
+    description = json.dumps(document(), indent=1).encode() + b"\n"
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=description, content_type="application/json")
+
+    app.router.add_get("/openapi.json", openapi, allow_head=False)
+    return app
+
+
+def _checked(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await route.handler(request, parameters.read(request, route.parameters))
+
+    return handler

@@ -1,0 +1,161 @@
+"""`/openapi.json`, made from the table of routes, so that it cannot say anything else than the handlers do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from apispec import APISpec
+
+from streamer import __version__
+from streamer.web.problems import CONTENT_TYPE
+from streamer.web.routes import ARCHIVE_ANSWER, ROUTES, Route
+
+_STRING: dict[str, Any] = {"type": "string"}
+_DIGEST: dict[str, Any] = {"type": "string", "pattern": "^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$"}
+_SIZE: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
+
+
+def _object(**members: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
+
+
+def _list(name: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "Store": _object(name=_STRING, kind=_STRING, location=_STRING),
+    "Image": _object(
+        store=_STRING,
+        id=_DIGEST,
+        names={"type": "array", "items": _STRING},
+        created={"type": ["string", "null"]},
+        os=_STRING,
+        architecture=_STRING,
+        layers={"type": "array", "items": _DIGEST},
+        size=_SIZE,
+    ),
+    "Container": _object(
+        store=_STRING,
+        id={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        name=_STRING,
+        image=_DIGEST,
+        image_name=_STRING,
+        created=_STRING,
+        mounted={"type": "boolean"},
+    ),
+    "Layer": _object(store=_STRING, diff_id=_DIGEST, chain_id=_DIGEST, size=_SIZE),
+    "Change": {
+        "type": "object",
+        "properties": {
+            "path": {"type": "string", "pattern": "^/"},
+            "kind": {"type": "string", "enum": ["A", "C", "D"]},
+            "path_base64": {"type": "string", "description": "The path's bytes, where they are not UTF-8."},
+        },
+        "required": ["path", "kind"],
+        "additionalProperties": False,
+    },
+    "Stores": _list("Store"),
+    "Images": _list("Image"),
+    "Containers": _list("Container"),
+    "Layers": _list("Layer"),
+    "Changes": _list("Change"),
+    "Imported": _object(images=_list("Image")),
+    "Status": _object(status={"type": "string", "enum": ["ok"]}),
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457 problem details; `code` is stable.",
+        "properties": {
+            "type": _STRING,
+            "title": _STRING,
+            "status": {"type": "integer"},
+            "code": _STRING,
+            "detail": _STRING,
+            "candidates": {"type": "array", "items": {"type": "object"}},
+            "member": _STRING,
+            "parameter": _STRING,
+        },
+        "required": ["type", "title", "status", "code"],
+    },
+}
+
+_TAR_TYPES = ("application/x-tar", "application/gzip", "application/zstd", "application/x-xz", "application/x-bzip2")
+_BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    spec = APISpec(
+        title="streamer",
+        version=__version__,
+        openapi_version="3.1.0",
+        info={"description": "Container file systems as archives. A body that ends cleanly is complete and right."},
+    )
+    for name, schema in SCHEMAS.items():
+        spec.components.schema(name, schema)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        operations = paths.setdefault(route.path, {})
+        operations[route.method.lower()] = _operation(route, route.method.lower())
+        if route.head:
+            operations["head"] = _operation(route, "head")
+    paths["/openapi.json"] = {
+        "get": {"summary": "This document.", "responses": {"200": _json({"type": "object"}, "This document.")}}
+    }
+    for path, operations in paths.items():
+        spec.path(path=path, operations=operations)
+    return dict(spec.to_dict())
+
+
+def _operation(route: Route, method: str) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    for parameter in route.parameters:
+        schema = dict(parameter.schema)
+        parameters.append(
+            {
+                "name": parameter.name,
+                "in": "query",
+                "required": parameter.required,
+                "description": parameter.description,
+                "schema": {"type": "array", "items": schema, "minItems": 1} if parameter.many else schema,
+            }
+        )
+    problem = {
+        "description": "A problem.",
+        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    operation: dict[str, Any] = {
+        "summary": route.summary if method != "head" else f"Headers of: {route.summary}",
+        "parameters": parameters,
+        "responses": {
+            **_success(route, method),
+            "default": problem if method != "head" else {"description": "A problem."},
+        },
+    }
+    if method == "post":
+        operation["requestBody"] = {
+            "required": True,
+            "description": "docker-archive, OCI archive or root file system tar, in any of five compressions.",
+            "content": {"application/octet-stream": {"schema": _BINARY}, "application/x-tar": {"schema": _BINARY}},
+        }
+    return operation
+
+
+def _success(route: Route, method: str) -> dict[str, Any]:
+    if method == "head":
+        return {"200": {"description": route.summary}}
+    if route.answer == ARCHIVE_ANSWER:
+        content = {media_type: {"schema": _BINARY} for media_type in _TAR_TYPES}
+        return {"200": {"description": "The archive, whole if the body ends cleanly.", "content": content}}
+    if route.answer == "Text":
+        return {"200": {"description": route.summary, "content": {"text/plain": {"schema": _STRING}}}}
+    status = "201" if method == "post" else "200"
+    return {status: _json({"$ref": f"#/components/schemas/{route.answer}"}, route.summary)}
+
+
+def _json(schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

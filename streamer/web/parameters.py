@@ -1,0 +1,113 @@
+"""Query parameters: a table of what exists, parsed strictly. An unknown name or value is a 400 that names it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from streamer.errors import InvalidRequest
+from streamer.export.image import Format
+from streamer.export.plan import Options
+from streamer.stores.local.importing import Kind as ImportKind
+from streamer.tar.compression import Compression
+from streamer.tar.entry import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One query parameter: how it is read, and its JSON schema for the OpenAPI document."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    parse: Callable[[str], Any] = str
+    many: bool = False
+    required: bool = False
+
+
+def _seconds(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 33:
+        raise ValueError("out of range")
+    return value
+
+
+def _path(text: str) -> bytes:
+    if "\0" in text or not text:
+        raise ValueError("empty or with NUL")
+    return os.fsencode(text)
+
+
+def _choice(name: str, description: str, kind: type[Any]) -> Parameter:
+    values = [item.value for item in kind]
+    return Parameter(name, description, {"type": "string", "enum": values}, kind)
+
+
+STORE = Parameter("store", "Only this store (its name in /v1/stores).", {"type": "string"})
+COMPRESSION = _choice("compression", "Compresses the archive; changes its media type and file name.", Compression)
+PROFILE = _choice(
+    "profile", "`docker`: as Docker writes archives; `full`: nanoseconds, every xattr, sparse files.", Profile
+)
+INCLUDE = Parameter(
+    "include", "Only what matches (dockerignore pattern); may be repeated.", {"type": "string"}, many=True
+)
+EXCLUDE = Parameter(
+    "exclude", "Not what matches (dockerignore pattern); may be repeated.", {"type": "string"}, many=True
+)
+MTIME = Parameter(
+    "mtime",
+    "No modification time later than this, in seconds since the epoch.",
+    {"type": "integer", "minimum": 0, "maximum": (1 << 33) - 1},
+    _seconds,
+)
+PATH = Parameter("path", "Only this subtree.", {"type": "string", "minLength": 1}, _path)
+NAME = Parameter("name", "An image; may be repeated.", {"type": "string"}, many=True, required=True)
+FORMAT = _choice("format", "`oci`: OCI layout with manifest.json; `docker-legacy`: a directory per layer.", Format)
+AS = Parameter("name", "Name of the imported image, where the archive gives none.", {"type": "string"})
+KIND = _choice("format", "What the body is; `auto` finds out.", ImportKind)
+
+ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH)
+IMAGE = (STORE, COMPRESSION, FORMAT)
+
+
+def read(request: web.Request, known: Sequence[Parameter]) -> dict[str, Any]:
+    """The values given, parsed; lists for parameters that may be repeated. InvalidRequest names the first wrong one."""
+    table = {parameter.name: parameter for parameter in known}
+    values: dict[str, Any] = {}
+    for name, text in request.query.items():
+        parameter = table.get(name)
+        if parameter is None:
+            possible = ", ".join(sorted(table)) or "none"
+            raise InvalidRequest(f"unknown parameter {name[:100]!r}; possible here: {possible}", parameter=name[:100])
+        if name in values and not parameter.many:
+            raise InvalidRequest(f"parameter {name} is given more than once", parameter=name)
+        try:
+            value = parameter.parse(text)
+        except ValueError:
+            allowed = parameter.schema.get("enum")
+            hint = f"; possible: {', '.join(allowed)}" if allowed else ""
+            raise InvalidRequest(f"parameter {name} cannot be {text[:100]!r}{hint}", parameter=name) from None
+        if parameter.many:
+            values.setdefault(name, []).append(value)
+        else:
+            values[name] = value
+    for parameter in known:
+        if parameter.required and parameter.name not in values:
+            raise InvalidRequest(f"parameter {parameter.name} is missing", parameter=parameter.name)
+    return values
+
+
+def options(values: Mapping[str, Any]) -> Options:
+    """The archive options among parsed parameters."""
+    return Options(
+        compression=values.get("compression", Compression.NONE),
+        profile=values.get("profile", Profile.DOCKER),
+        include=tuple(values.get("include", ())),
+        exclude=tuple(values.get("exclude", ())),
+        mtime=values.get("mtime"),
+        path=values.get("path", b""),
+    )

@@ -1,0 +1,115 @@
+"""Errors as RFC 9457 problem details, and the one table from error code to HTTP status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+
+from streamer.errors import StreamerError
+from streamer.web.site import SITE
+
+log = structlog.get_logger("streamer.web")
+
+STATUS: dict[str, int] = {
+    "invalid_request": 400,
+    "invalid_reference": 400,
+    "invalid_archive": 400,
+    "digest_mismatch": 400,
+    "not_permitted": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "ambiguous": 409,
+    "conflict": 409,
+    "limit_exceeded": 413,
+    "unsupported": 422,
+    "internal": 500,
+    "source_failed": 500,
+    "source_changed": 500,
+    "store_damaged": 500,
+    "mount_failed": 500,
+    "consumer_gone": 500,
+    "stalled": 500,
+    "busy": 503,
+    "draining": 503,
+    "http_version": 505,
+    "storage_full": 507,
+}
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class MethodNotAllowed(StreamerError):
+    code = "method_not_allowed"
+
+
+class HttpVersion(StreamerError):
+    """A body without known length cannot end unmistakably in HTTP/1.0."""
+
+    code = "http_version"
+
+
+def response(error: StreamerError, headers: dict[str, str] | None = None) -> web.Response:
+    """The answer for an error that happened before the first byte of a body."""
+    status = STATUS.get(error.code, 500)
+    members = {
+        **error.details,
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": error.code,
+        "detail": str(error),
+    }
+    answer = web.Response(
+        status=status,
+        body=json.dumps(members, default=str).encode() + b"\n",
+        content_type=CONTENT_TYPE,
+        headers=headers,
+    )
+    retry_after = error.details.get("retry_after", 5 if status == 503 else None)
+    if retry_after is not None:
+        answer.headers["Retry-After"] = str(retry_after)
+    return answer
+
+
+@web.middleware
+async def problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turns every failure before the first byte into a problem; counts statuses."""
+    headers: dict[str, str] | None = None
+    try:
+        answer = await handler(request)
+    except StreamerError as error:
+        failure = error
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        failure = MethodNotAllowed(f"{request.method} is not possible here; {allowed} is")
+        headers = {"Allow": allowed}
+    except web.HTTPException as error:
+        answer = web.Response(
+            status=error.status,
+            body=json.dumps(
+                {"type": "about:blank", "title": error.reason, "status": error.status, "code": "http"}
+            ).encode()
+            + b"\n",
+            content_type=CONTENT_TYPE,
+        )
+        failure = None
+    except ConnectionError:
+        raise  # the client is gone, or its body was broken off on purpose
+    except Exception as caught:
+        log.error("request failed", method=request.method, path=request.path, exc_info=caught)
+        failure = StreamerError("an error inside streamer; its log says more")
+    else:
+        failure = None
+    if failure is not None:
+        answer = response(failure, headers)
+    # Anything still unread of the request's body would be taken for the next request.
+    if answer.status >= 400 and not request.content.is_eof() and request.can_read_body:
+        answer.force_close()
+    request.app[SITE].metrics.requests.labels(str(answer.status)).inc()
+    return answer

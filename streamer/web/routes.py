@@ -1,0 +1,92 @@
+"""Every route, once: the router, the check of parameters and the OpenAPI document are all made from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+from streamer.web import archives, listing, operations, uploads
+from streamer.web.parameters import ARCHIVE, AS, IMAGE, KIND, NAME, STORE, Parameter
+
+Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path with one method (GET means HEAD as well where `head`)."""
+
+    path: str
+    """As in OpenAPI: `{name}` stands for one path segment, `{image}` for a name that may hold slashes."""
+    handler: Handler
+    summary: str
+    answer: str
+    """What a success is: an archive, or the name of a schema of `openapi`."""
+    parameters: tuple[Parameter, ...] = ()
+    method: str = "GET"
+    head: bool = False
+
+    @property
+    def resource(self) -> str:
+        """The path for aiohttp's router. An image's name may hold slashes and never looks like a fixed word."""
+        return self.path.replace("{image}", "{image:.+}")
+
+
+ARCHIVE_ANSWER = "Archive"
+
+ROUTES: tuple[Route, ...] = (
+    Route("/v1/stores", listing.stores, "The stores served here.", "Stores"),
+    Route("/v1/images", listing.images, "Every image.", "Images", (STORE,)),
+    Route("/v1/images", uploads.post, "Import an archive into the embedded store.", "Imported", (AS, KIND), "POST"),
+    Route("/v1/containers", listing.containers, "Every container.", "Containers", (STORE,)),
+    Route("/v1/layers", listing.layers, "Every layer.", "Layers", (STORE,)),
+    Route(
+        "/v1/layers/{digest}/archive",
+        archives.layer,
+        "One layer, by diff ID or chain ID.",
+        ARCHIVE_ANSWER,
+        ARCHIVE,
+        head=True,
+    ),
+    Route(
+        "/v1/containers/{container}/archive",
+        archives.container,
+        "A container's whole file system.",
+        ARCHIVE_ANSWER,
+        ARCHIVE,
+        head=True,
+    ),
+    Route(
+        "/v1/containers/{container}/diff",
+        archives.diff,
+        "A container's changes as a layer.",
+        ARCHIVE_ANSWER,
+        ARCHIVE,
+        head=True,
+    ),
+    Route(
+        "/v1/containers/{container}/changes", archives.changes, "A container's changes as a list.", "Changes", (STORE,)
+    ),
+    Route(
+        "/v1/images/archive",
+        archives.images,
+        "Several saved images in one archive.",
+        ARCHIVE_ANSWER,
+        (NAME, *IMAGE),
+        head=True,
+    ),
+    Route("/v1/images/{image}/archive", archives.image, "A saved image.", ARCHIVE_ANSWER, IMAGE, head=True),
+    Route(
+        "/v1/images/{image}/rootfs",
+        archives.rootfs,
+        "An image's flattened file system.",
+        ARCHIVE_ANSWER,
+        ARCHIVE,
+        head=True,
+    ),
+    Route("/healthz", operations.healthz, "The process lives.", "Status"),
+    Route("/readyz", operations.readyz, "Requests may be sent here.", "Status"),
+    Route("/metrics", operations.metrics, "Metrics in Prometheus' exposition format.", "Text"),
+)

@@ -1,0 +1,173 @@
+"""Listening: addresses, the runner and its time-outs."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio.lowlevel
+from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser
+
+from streamer.errors import Conflict, InvalidRequest, StreamerError
+
+_KEEPALIVE = 75.0
+_SHUTDOWN = 1.0
+"""Seconds for aiohttp's own shutdown (it may take twice that): every export was ended before it begins."""
+
+
+class _Unexpected(logging.Filter):
+    """Keeps tracebacks of connections that were lost, or broken off on purpose, out of aiohttp's log: `respond` has
+    told their cause already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError))
+
+
+_log = logging.getLogger("streamer.http")
+_log.addFilter(_Unexpected())
+
+
+class Server:
+    """A running server: where it listens, and how to stop taking connections while open ones go on."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        """As clients reach them: `http://127.0.0.1:8080`, `unix:/run/streamer.sock`."""
+        self._open: list[tuple[web.SockSite, socket.socket]] = []
+
+    async def start(self, runner: web.AppRunner, listener: socket.socket, address: str) -> None:
+        site = web.SockSite(runner, listener)
+        await site.start()
+        self._open.append((site, listener))
+        self.addresses.append(address)
+
+    async def close_listeners(self) -> None:
+        """Take no new connection; open ones go on."""
+        loop = asyncio.get_running_loop()
+        for _, listener in self._open:
+            loop.remove_reader(listener.fileno())
+        # A connection accepted in this very moment belongs to nobody until its callbacks have run; a server closed
+        # before that leaves its socket open (and, in Python 3.11, fails an assertion).
+        for _ in range(4):
+            await anyio.lowlevel.checkpoint()
+        while self._open:
+            site, _ = self._open.pop()
+            await site.stop()
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application, addresses: Sequence[str], *, cancellation: bool = True
+) -> AsyncIterator[Server]:
+    """Serve the application on every address (HOST:PORT or unix:PATH) while the block is open.
+
+    InvalidRequest for a malformed address, and for one that other machines can reach: there is no authentication yet.
+    `cancellation`: whether a handler is cancelled when its client leaves (aiohttp's own default is no).
+    """
+    if not HttpRequestParser.__module__.endswith("_http_parser"):
+        raise StreamerError("aiohttp's C parser is missing; its Python parser is not fit for hostile input")
+    parsed = [_parse(address) for address in addresses]
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=cancellation,
+        access_log=None,
+        logger=_log,
+        keepalive_timeout=_KEEPALIVE,
+        shutdown_timeout=_SHUTDOWN,
+        auto_decompress=False,  # a bomb would be inflated for us; imports sniff and bound it themselves
+    )
+    await runner.setup()
+    server = Server()
+    try:
+        for host, port, path in parsed:
+            try:
+                listener = _tcp(host, port) if path is None else _unix(path)
+            except OSError as error:
+                raise Conflict(f"cannot listen on {path or f'{host}:{port}'}: {error.strerror or error}") from error
+            shown = f"[{host}]" if ":" in host else host
+            address = f"http://{shown}:{listener.getsockname()[1]}" if path is None else f"unix:{path}"
+            await server.start(runner, listener, address)
+        yield server
+    finally:
+        await server.close_listeners()
+        await runner.cleanup()
+        for _, _, path in parsed:
+            if path is not None and f"unix:{path}" in server.addresses:
+                _remove_socket(path)
+
+
+def _parse(address: str) -> tuple[str, int, str | None]:
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not path:
+            raise InvalidRequest("cannot listen on unix: without a path", parameter="listen")
+        return "", 0, path
+    host, colon, number = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not colon or not number.isdecimal() or int(number) > 65535:
+        raise InvalidRequest(f"cannot listen on {address!r}: it is neither HOST:PORT nor unix:PATH", parameter="listen")
+    try:
+        loopback = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
+    except ValueError:
+        raise InvalidRequest(
+            f"cannot listen on {address!r}: give an IP address or localhost", parameter="listen"
+        ) from None
+    if not loopback:
+        raise InvalidRequest(
+            f"refusing to listen on {address}: other machines could read every file without authentication, which this "
+            "version does not have; listen on 127.0.0.1 or unix:PATH and put a proxy in front",
+            parameter="listen",
+        )
+    return host, int(number), None
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=512)
+
+
+def _unix(path: str) -> socket.socket:
+    """A unix socket that only its owner can use; a stale one of a dead server is replaced."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISSOCK(status.st_mode) or _answers(path):
+            raise Conflict(f"cannot listen on unix:{path}: it exists and is in use")
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode must be right from the first moment: a chmod after bind would leave a window.
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+        listener.listen(512)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _remove_socket(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

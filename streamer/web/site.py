@@ -1,0 +1,39 @@
+"""What handlers work with: collaborators by constructor, one typed key, no globals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from streamer.export.background import Background
+from streamer.export.exporter import Exporter
+from streamer.metrics import Metrics
+from streamer.stores.catalog import Catalog
+from streamer.stores.local.store import LocalStore
+
+
+class Health:
+    """Whether the service should be sent requests."""
+
+    def __init__(self) -> None:
+        self.draining = False
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    catalog: Catalog
+    local: LocalStore
+    exporter: Exporter
+    background: Background
+    health: Health = field(default_factory=Health)
+    metrics: Metrics = field(default_factory=Metrics)
+    stall_timeout: float = 60
+    upload_timeout: float = 60
+    max_import_bytes: int = 256 << 30
+
+
+SITE = web.AppKey("site", Site)

@@ -1,0 +1,62 @@
+"""`POST /v1/images`: an archive comes in, is verified, and becomes images of the embedded store, or nothing at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.from_thread
+from aiohttp import web
+
+from streamer.errors import InvalidArchive, Stalled
+from streamer.stores.local.importing import Kind
+from streamer.tar.reader import Limits
+from streamer.web.listing import image_value
+from streamer.web.site import SITE
+
+
+class Body:
+    """A request's body as the synchronous source that an import reads in its thread.
+
+    A body that ends early (connection lost, chunk missing) raises: it must never look like a shorter archive.
+    """
+
+    def __init__(self, request: web.Request, silence: float) -> None:
+        self._content = request.content
+        self._silence = silence
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, b"" at the end. Called in a worker thread; waits on the loop for what comes."""
+        if not self._rest:
+            self._rest = anyio.from_thread.run(self._next)
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    async def _next(self) -> bytes:
+        try:
+            with anyio.fail_after(self._silence):
+                return await self._content.readany()
+        except TimeoutError:
+            raise Stalled(f"cannot import: nothing came for {self._silence:g} seconds") from None
+        except (web.RequestPayloadError, ConnectionError, web.PayloadAccessError) as error:
+            raise InvalidArchive("cannot import: the upload ended before its end") from error
+
+
+async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
+    site = request.app[SITE]
+    source = Body(request, site.upload_timeout)
+
+    async def work() -> Any:
+        return await site.local.import_archive(
+            source,
+            name=values.get("name"),
+            kind=values.get("format", Kind.AUTO),
+            limits=Limits(total=site.max_import_bytes),
+        )
+
+    # In the service's own task group: a client that leaves cannot tear an import, it can only make it fail.
+    report = await site.background.run(work)
+    images = [image_value(image) for image in report.images]
+    location = f"/v1/images/{images[0]['id']}/archive" if images else "/v1/images"
+    return web.json_response({"images": images}, status=201, headers={"Location": location})

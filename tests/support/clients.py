@@ -1,0 +1,121 @@
+"""HTTP clients that behave badly on purpose: raw sockets that stall, drip, drop and reset, and that tell a whole body
+from a broken one by its framing alone."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    complete: bool = False
+    """The body ended as HTTP says it must: final chunk, or exactly the announced length."""
+
+
+@dataclass
+class Client:
+    """One connection to a server on loopback; blocking, for use in a thread or through `asyncio.to_thread`."""
+
+    port: int
+    receive_buffer: int | None = None
+    timeout: float = 20
+    socket: socket.socket = field(init=False)
+    _buffer: bytes = field(init=False, default=b"")
+
+    def __post_init__(self) -> None:
+        self.socket = socket.socket()
+        if self.receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+        self.socket.settimeout(self.timeout)
+        self.socket.connect(("127.0.0.1", self.port))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def request(self, path: str, method: str = "GET", headers: str = "", version: str = "1.1") -> None:
+        self.send(f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n{headers}\r\n".encode())
+
+    def close(self) -> None:
+        """FIN."""
+        self.socket.close()
+
+    def reset(self) -> None:
+        """RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes of what comes, fewer only at the end of the connection."""
+        while len(self._buffer) < size and self._more():
+            pass
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def head(self) -> Answer:
+        """Status and headers."""
+        while b"\r\n\r\n" not in self._buffer:
+            if not self._more():
+                raise ConnectionError("the connection ended before the headers did")
+        text, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        first, *lines = text.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return Answer(int(first.split()[1]), headers)
+
+    def answer(self) -> Answer:
+        """The whole answer, however it ends."""
+        answer = self.head()
+        if answer.headers.get("transfer-encoding", "").lower() == "chunked":
+            answer.body, answer.complete = self._chunked()
+        else:
+            length = int(answer.headers.get("content-length", "-1"))
+            answer.body = self.read(length)
+            answer.complete = len(answer.body) == length
+        return answer
+
+    def ends_cleanly(self) -> bool:
+        """Reads to the end of the connection from anywhere inside a chunked body: whether its final chunk came."""
+        while self._more():
+            self._buffer = self._buffer[-5:]
+        return self._buffer.endswith(b"0\r\n\r\n")
+
+    def _chunked(self) -> tuple[bytes, bool]:
+        body = []
+        while True:
+            line = self._line()
+            if line is None:
+                return b"".join(body), False
+            size = int(line, 16)
+            data = self.read(size)
+            body.append(data)
+            if len(data) < size or self._line() != b"":
+                return b"".join(body), False
+            if size == 0:
+                return b"".join(body), True
+
+    def _line(self) -> bytes | None:
+        while b"\r\n" not in self._buffer:
+            if not self._more():
+                return None
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def _more(self) -> bool:
+        try:
+            data = self.socket.recv(256 << 10)
+        except (ConnectionError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            return False
+        self._buffer += data
+        return bool(data)

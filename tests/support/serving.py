@@ -1,0 +1,55 @@
+"""The real application on a real socket of this process, with one store of one container over a real overlay."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import anyio
+
+from streamer.export.background import Background
+from streamer.export.exporter import Exporter, exporter
+from streamer.stores.base import Store
+from streamer.stores.catalog import Catalog
+from streamer.stores.local.store import LocalStore
+from streamer.web.app import application
+from streamer.web.server import Server, listening
+from streamer.web.site import Health, Site
+
+
+@dataclass
+class Served:
+    port: int
+    exporter: Exporter
+    background: Background
+    health: Health
+    server: Server
+
+
+@asynccontextmanager
+async def served(
+    store: Store,
+    *,
+    cancellation: bool = True,
+    stall_timeout: float = 60,
+    upload_timeout: float = 60,
+    limit: int = 64,
+    max_import_bytes: int = 1 << 30,
+) -> AsyncIterator[Served]:
+    """Everything as `service.serve` puts it together, on a free port of loopback."""
+    async with exporter(limit=limit, release_limit=5) as exports, anyio.create_task_group() as tasks:
+        background = Background(tasks)
+        site = Site(
+            catalog=Catalog({store.name: store}),
+            local=cast("LocalStore", store),
+            exporter=exports,
+            background=background,
+            stall_timeout=stall_timeout,
+            upload_timeout=upload_timeout,
+            max_import_bytes=max_import_bytes,
+        )
+        async with listening(application(site), ["127.0.0.1:0"], cancellation=cancellation) as server:
+            port = int(server.addresses[0].rpartition(":")[2])
+            yield Served(port, exports, background, site.health, server)

@@ -1,0 +1,97 @@
+"""The command line's surface, in this process: parsing, help, what is refused before any store is opened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+from support import commandline
+from typer.testing import CliRunner
+
+from streamer import __version__
+from streamer.cli import exit as exits
+from streamer.cli import options
+from streamer.cli.main import app
+
+runner = CliRunner()
+
+COMMANDS = ("ls", "changes", "export", "import", "create", "mount", "unmount", "commit", "tag", "rm", "serve", "doctor")
+
+
+def test_version() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"streamer {__version__}\n")
+
+
+def test_help_names_every_command_and_every_exit_code() -> None:
+    result = runner.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert all(f" {name} " in result.stdout for name in COMMANDS)
+    assert all(f"{number}  {meaning}" in result.stdout for number, meaning in exits.MEANINGS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_state_and_store(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--state" in result.stdout
+    assert "--store" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing command (see `streamer --help`)"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["export"], "Missing argument 'KIND'"),
+        (["export", "nonsense", "x"], "Invalid value for 'KIND': 'nonsense' is not one of 'layer', 'diff'"),
+        (["export", "layer"], "Missing argument 'REF' (see `streamer export --help`)"),
+        (["export", "container", "a", "b"], "cannot export 2 things as one container"),
+        (["export", "layer", "a", "--format", "docker-legacy"], "--format docker-legacy is for images"),
+        (["export", "layer", "a", "--compression", "lz4"], "Invalid value for '--compression'"),
+        (["export", "layer", "a", "--mtime", "-1"], "Invalid value for '--mtime'"),
+        (["export", "layer", "a", "--path", "", "--state", "/nonexistent/streamer"], "--path is empty"),
+        (["ls", "nonsense"], "Invalid value for 'WHAT'"),
+        (["ls", "--nonsense"], "No such option: --nonsense"),
+        (["--state", "", "ls"], "--state is empty"),
+        (["ls", "--store", "nonsense"], "'nonsense' is not NAME=KIND:LOCATION"),
+        (["--store", "a=docker:/x", "ls"], "only stores of kind local"),
+        (["serve", "--listen", ""], ""),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("streamer: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_choices_are_those_of_the_enumerations() -> None:
+    from streamer.export.image import Format
+    from streamer.export.plan import Kind
+    from streamer.stores.local.importing import Kind as ImportKind
+    from streamer.tar.compression import Compression
+    from streamer.tar.entry import Profile
+
+    assert set(get_args(options.Kind)) == set(Kind) - {"changes"}
+    assert set(get_args(options.Compression)) == set(Compression)
+    assert set(get_args(options.Profile)) == set(Profile)
+    assert set(get_args(options.Format)) == set(Format)
+    assert set(get_args(options.ImportFormat)) == set(ImportKind)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What makes it slow, asserted by name and not by the clock."""
+    code = "import sys, streamer.cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    heavy = {"aiohttp", "anyio", "pydantic", "rich", "structlog", "sqlite3", "isal", "streamer.service"}
+    assert heavy & set(loaded.stdout.split()) == set()
+
+
+def test_python_dash_m() -> None:
+    result = commandline.run("--version")
+    assert (result.returncode, result.stdout) == (0, f"streamer {__version__}\n".encode())

@@ -1,0 +1,43 @@
+"""The registry and the directory driver."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamer import drivers
+from streamer.drivers.base import DiffDriver
+from streamer.drivers.directory import DirectoryDriver
+from streamer.drivers.overlay import OverlayDriver
+from streamer.errors import StoreDamaged, Unsupported
+from streamer.mounts.mount import Mount, Snapshot
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "diffs"), [("overlay", OverlayDriver, True), ("directory", DirectoryDriver, False)]
+)
+def test_by_name(name: str, kind: type, diffs: bool) -> None:
+    driver = drivers.of(Snapshot(name, ()))
+    assert type(driver) is kind
+    assert isinstance(driver, DiffDriver) is diffs
+
+
+def test_unknown() -> None:
+    with pytest.raises(Unsupported, match="no driver 'btrfs'; snapshots of these can be read: directory, overlay"):
+        drivers.of(Snapshot("btrfs", ()))
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "layers"),
+    [
+        (Snapshot("directory", (b"/a",)), (b"/a",)),
+        (Snapshot("directory", (), b"/a"), (b"/a",)),
+        (Snapshot("directory", ()), ()),
+    ],
+)
+def test_one_directory(snapshot: Snapshot, layers: tuple[bytes, ...]) -> None:
+    assert DirectoryDriver().mounts(snapshot) == (Mount(layers),)
+
+
+def test_more_than_one_directory() -> None:
+    with pytest.raises(StoreDamaged, match="one directory, not 2"):
+        DirectoryDriver().mounts(Snapshot("directory", (b"/a",), b"/b"))

@@ -1,0 +1,154 @@
+"""The pipe: order, back-pressure, the error slot, and every order in which its two sides can leave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import anyio
+import pytest
+
+from streamer.errors import ConsumerGone, Draining, SourceFailed
+from streamer.export.pipe import Pipe
+
+
+async def drained(pipe: Pipe) -> list[bytes]:
+    chunks = []
+    while (chunk := await pipe.receive()) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
+async def test_chunks_arrive_in_order_and_then_the_end():
+    pipe = Pipe()
+
+    def produce() -> None:
+        for number in range(1000):
+            pipe.send(b"%d" % number)
+        pipe.finish()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    assert await drained(pipe) == [b"%d" % number for number in range(1000)]
+    thread.join()
+    assert await pipe.receive() is None, "an end stays an end"
+
+
+async def test_an_error_is_raised_after_the_chunks_that_were_sent_before_it():
+    pipe = Pipe(capacity=2)
+    pipe.send(b"one")
+    pipe.send(b"two")
+    pipe.finish(SourceFailed("EIO"))
+    assert await pipe.receive() == b"one"
+    assert await pipe.receive() == b"two"
+    for _ in range(2):
+        with pytest.raises(SourceFailed, match="EIO"):
+            await pipe.receive()
+
+
+async def test_the_first_outcome_wins():
+    pipe = Pipe()
+    pipe.finish(SourceFailed("first"))
+    pipe.finish()
+    pipe.abort(Draining("later"))
+    with pytest.raises(SourceFailed, match="first"):
+        await pipe.receive()
+
+
+async def test_a_full_pipe_holds_its_producer_back():
+    pipe = Pipe(capacity=1)
+    second_sent = threading.Event()
+
+    def produce() -> None:
+        pipe.send(b"one")
+        pipe.send(b"two")
+        second_sent.set()
+        pipe.finish()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    await pipe.readable()
+    assert not await asyncio.to_thread(second_sent.wait, 0.05)
+    assert await drained(pipe) == [b"one", b"two"]
+    thread.join()
+
+
+@pytest.mark.parametrize("leave", [lambda pipe: pipe.close(), lambda pipe: pipe.abort(Draining("drain"))])
+async def test_a_producer_that_waits_is_sent_away(leave):
+    pipe = Pipe(capacity=1)
+    pipe.send(b"fills it")
+    outcome: list[BaseException] = []
+
+    def produce() -> None:
+        try:
+            pipe.send(b"waits")
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    leave(pipe)
+    await asyncio.to_thread(thread.join, 5)
+    assert isinstance(outcome[0], ConsumerGone)
+    with pytest.raises(ConsumerGone):
+        pipe.check()
+
+
+async def test_abort_reaches_a_reader_that_waits_and_drops_what_it_has_not_taken():
+    pipe = Pipe(capacity=3)
+    pipe.send(b"never taken")
+    pipe.abort(Draining("the service is shutting down"))
+    with pytest.raises(Draining):
+        await pipe.receive()
+
+    waiting = Pipe()
+    async with anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            with pytest.raises(Draining):
+                await waiting.receive()
+
+        tasks.start_soon(read)
+        await anyio.lowlevel.checkpoint()
+        waiting.abort(Draining("now"))
+
+
+async def test_abort_after_the_end_changes_nothing():
+    pipe = Pipe()
+    pipe.finish()
+    pipe.abort(Draining("late"))
+    assert await pipe.receive() is None
+
+
+async def test_readable_raises_an_error_that_comes_before_the_first_chunk():
+    pipe = Pipe()
+    pipe.finish(SourceFailed("cannot mount"))
+    with pytest.raises(SourceFailed):
+        await pipe.readable()
+
+
+async def test_readable_leaves_a_later_error_to_the_reader():
+    pipe = Pipe()
+    pipe.send(b"first")
+    pipe.finish(SourceFailed("later"))
+    await pipe.readable()
+    assert await pipe.receive() == b"first"
+
+
+def test_a_producer_whose_loop_is_gone_does_not_wait_for_ever():
+    pipes: list[Pipe] = []
+
+    async def main() -> None:
+        pipes.append(Pipe(capacity=1))
+
+    asyncio.run(main())
+    (pipe,) = pipes
+    pipe.send(b"one")
+    with pytest.raises(ConsumerGone):
+        pipe.send(b"two")
+
+
+async def test_repr_counts():
+    pipe = Pipe()
+    pipe.send(b"12345")
+    assert repr(pipe) == "<Pipe open, 1 chunks waiting, 5 bytes sent>"
