@@ -46,12 +46,22 @@ def complain(error: BaseException) -> None:
         say("interrupted")
         return
     if not isinstance(error, StreamerError):
-        traceback.print_exception(error)
+        _trace(error)
         say(f"an error inside streamer, please report it: {type(error).__name__}: {error}")
         return
+    if error.code == StreamerError.code and error.__cause__ is not None and not isinstance(error.__cause__, OSError):
+        _trace(error.__cause__)
     say(str(error))
     for note in getattr(error, "__notes__", ()):
         say(f"note: {note}")
+
+
+def _trace(error: BaseException) -> None:
+    """Where our mistake is, for whoever reports it."""
+    try:
+        traceback.print_exception(error)
+    except OSError:
+        pass
 
 
 def say(message: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from streamer.cli.emit import emit
 from streamer.cli.exit import OK, UNEXPECTED, status
 from streamer.cli.options import Json, State, Stores
 from streamer.cli.running import settings, work
@@ -69,7 +70,7 @@ def doctor(context: typer.Context, as_json: Json = False, state: State = None, s
     if as_json:
         import json
 
-        print(json.dumps([asdict(one) for one in found], indent=2))
+        emit(json.dumps([asdict(one) for one in found], indent=2))
     else:
         _print(found)
     raise typer.Exit(OK if all(one.ok for one in found if one.needed) else UNEXPECTED)
@@ -185,7 +186,7 @@ def _opened(context: typer.Context, state: Path | None, store: list[str] | None)
 def _print(found: Sequence[Finding]) -> None:
     if not sys.stdout.isatty():
         for one in found:
-            print("\t".join((one.group, _word(one), one.name, one.follows)))
+            emit("\t".join((one.group, _word(one), one.name, one.follows)))
         return
     from rich.console import Console
     from rich.table import Table

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from streamer.cli.complain import printable
+from streamer.cli.emit import emit
 from streamer.cli.options import ContainerName, FromStore, Json, State, Stores
 from streamer.cli.running import work
 from streamer.cli.table import Column, Record, moment, short, show, size
@@ -110,10 +110,10 @@ def changes(
         async with service.exporter.open(plan) as stream:
             if as_json:
                 async for chunk in stream:
-                    sys.stdout.write(chunk.decode())
+                    emit(chunk.decode(), end="")
             else:
                 async for item in _items(stream):
-                    print(f"{item['kind']}\t{printable(item['path'])}")
+                    emit(f"{item['kind']}\t{printable(item['path'])}")
 
     work(context, state, store, command)
 

@@ -5,8 +5,11 @@ Nothing heavy is imported here or at the top of a command's module, so that `str
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +18,7 @@ from typer.core import TyperGroup
 from streamer import __version__
 from streamer.cli import doctor, export, listing, serve, store
 from streamer.cli.complain import complain, say
+from streamer.cli.emit import emit, flush
 from streamer.cli.exit import OK, USAGE, ReaderLeft, epilog, status
 from streamer.cli.options import State, Stores
 from streamer.cli.running import Given
@@ -23,18 +27,20 @@ from streamer.cli.running import Given
 class Commands(TyperGroup):
     """Turns whatever a command raises into one line and an exit code of `cli.exit`."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
-        try:
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _reader():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _reader():
             return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ReaderLeft from error  # typer would make its own exit code of it
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs |= {"standalone_mode": False, "prog_name": "streamer"}
         try:
             result = super().main(*args, **kwargs)
             code = result if isinstance(result, int) else OK
-            sys.stdout.flush()
+            flush()
         except typer.TyperException as error:
             code = _misused(error)
         except (Exception, KeyboardInterrupt) as error:
@@ -42,6 +48,18 @@ class Commands(TyperGroup):
             code = status(error)
         _forget_output()
         sys.exit(code)
+
+
+@contextmanager
+def _reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderLeft from error  # typer would make an exit code of its own of it
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich did
+            raise ReaderLeft from error
+        raise
 
 
 def _misused(error: typer.TyperException) -> int:
@@ -71,7 +89,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"streamer {__version__}")
+        emit(f"streamer {__version__}")
         raise typer.Exit
 
 
@@ -115,9 +133,13 @@ def main() -> None:
 
 def _reserve_standard_descriptors() -> None:
     """Started with 0, 1 or 2 closed, the next file opened would get that number: an archive would be written into the
-    store's database. /dev/null opened the wrong way round takes the place, so that using it fails."""
+    store's database. /dev/null opened the wrong way round takes the place, so that using it fails; what is printed for
+    people goes nowhere."""
     for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, flags)
+    sys.stdin = sys.stdin or io.StringIO()
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()

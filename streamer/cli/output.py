@@ -7,11 +7,11 @@ A file is written without a name (O_TMPFILE) where the file system can, otherwis
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import socket
 import stat
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -76,7 +76,7 @@ def _stat(name: str, *, follow: bool) -> os.stat_result | None:
 
 @asynccontextmanager
 async def _standard_output(suggestion: str) -> AsyncIterator[Output]:
-    if sys.stdout is None:
+    if fcntl.fcntl(STANDARD_OUTPUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise InvalidRequest("standard output is closed: name a file with -o FILE", parameter="output")
     refuse_terminal(STANDARD_OUTPUT, suggestion)
     async with _stream(STANDARD_OUTPUT, "standard output") as output:

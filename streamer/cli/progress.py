@@ -16,7 +16,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
     The bar is gone when the block is left. Away from a terminal nothing is ever written.
     """
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield lambda count: None
         return
 

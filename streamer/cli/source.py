@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,7 +54,7 @@ def source(name: str) -> Iterator[Input | Path]:
     """
     with ExitStack() as stack:
         if name == "-":
-            if sys.stdin is None:
+            if fcntl.fcntl(STANDARD_INPUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
                 raise InvalidRequest("standard input is closed: name a FILE")
             if os.isatty(STANDARD_INPUT):
                 raise InvalidRequest("standard input is a terminal: name a FILE, or pipe an archive in")

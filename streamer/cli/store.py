@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.cli.complain import complain, printable, say
+from streamer.cli.emit import emit, flush
 from streamer.cli.exit import status
 from streamer.cli.options import ContainerName, ImageName, ImportFormat, Json, State, Stores
 from streamer.cli.running import work
@@ -53,14 +54,14 @@ def import_(
 
     report = work(context, state, store, command)
     if as_json:
-        print(json.dumps(report, indent=2))
+        emit(json.dumps(report, indent=2))
         return
     if sys.stderr.isatty():
         for moved, image_id in report["moved"].items():
             say(f"the name {moved} was taken from image {short(image_id)}")
     for image in report["images"]:
         for given in image["names"] or ["<none>"]:
-            print(f"{image['id']}\t{given}")
+            emit(f"{image['id']}\t{given}")
 
 
 def create(
@@ -78,7 +79,7 @@ def create(
     async def command(service: Service) -> str:
         return (await service.local.create(image, name)).id
 
-    print(work(context, state, store, command))
+    emit(work(context, state, store, command))
 
 
 def mount(
@@ -96,7 +97,7 @@ def mount(
     async def command(service: Service) -> Path:
         return await service.local.mount(container, directory)
 
-    print(os.fspath(work(context, state, store, command)))
+    emit(os.fspath(work(context, state, store, command)))
 
 
 def unmount(context: typer.Context, container: ContainerName, state: State = None, store: Stores = None) -> None:
@@ -125,7 +126,7 @@ def commit(
         image = await made(service.local, service.exporter, container, ref, comment=message, author=author)
         return image.id
 
-    print(work(context, state, store, command))
+    emit(work(context, state, store, command))
 
 
 def tag(
@@ -169,7 +170,8 @@ def rm(
                 complain(error)
                 first = first or error
             else:
-                print(printable(line), flush=True)
+                emit(printable(line))
+                flush()
         return first
 
     error = work(context, state, store, command)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from streamer.cli.complain import printable
+from streamer.cli.emit import emit
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -26,12 +27,12 @@ class Column:
 def show(records: Sequence[Record], columns: Sequence[Column], *, as_json: bool) -> None:
     """Everything at once: `records` as they are in JSON, the columns of each otherwise."""
     if as_json:
-        print(json.dumps(list(records), indent=2, ensure_ascii=not _unicode()))
+        emit(json.dumps(list(records), indent=2, ensure_ascii=not _unicode()))
     elif sys.stdout.isatty():
         _table(records, columns)
     else:
         for record in records:
-            print("\t".join(_cell(column.plain(record)) for column in columns))
+            emit("\t".join(_cell(column.plain(record)) for column in columns))
 
 
 def _cell(value: object) -> str:

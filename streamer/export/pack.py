@@ -138,6 +138,8 @@ class Packer:
             del self._links[key]
         linked = self._entry(node, node.path, tar.LINK)
         linked.linkname = name
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):  # go-archive keeps them in the link as well
+            linked.devmajor, linked.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return linked
 
     def _special(self, node: Node, kind: bytes) -> Entry:

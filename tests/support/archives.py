@@ -36,6 +36,13 @@ class Record(NamedTuple):
     device: tuple[int, int] = (0, 0)
 
 
+_ALWAYS = {
+    # Two warnings that say nothing about how the archive was read.
+    "tar": ["--warning=no-unknown-keyword", "--warning=no-timestamp", "--numeric-owner"],
+    "bsdtar": ["--numeric-owner"],
+}
+
+
 def entries(data: bytes, reader: str = "tarfile") -> list[Record]:
     """Every entry in order, as `reader` sees it. AssertionError with its complaint if it has any."""
     return {"tar": _tar, "bsdtar": _bsdtar, "tarfile": _tarfile}[reader](data)
@@ -85,9 +92,9 @@ def unpacked(data: bytes | Path, target: Path, program: str = "tar") -> Path:
         with tarfile.open(data) if isinstance(data, Path) else tarfile.open(fileobj=io.BytesIO(data)) as archive:
             archive.extractall(target, filter="fully_trusted", numeric_owner=True)
         return target
-    options = {"tar": ["--xattrs", "--xattrs-include=*", "--same-owner", "--delay-directory-restore"], "bsdtar": []}
+    options = {"tar": ["--xattrs", "--xattrs-include=*"], "bsdtar": []}
     content = data.read_bytes() if isinstance(data, Path) else data
-    _run([program, *options[program], "--numeric-owner", "-C", str(target), "-xpf", "-"], content)
+    _run([program, *_ALWAYS[program], *options[program], "-C", str(target), "-xpf", "-"], content)
     return target
 
 
@@ -159,7 +166,7 @@ def _run(command: Iterable[str], data: bytes) -> bytes:
 
 
 _LISTED = {
-    "tar": re.compile(rb'(.)(.{9})[+.]? (\d+)/(\d+) +(\d+)(?:,(\d+))? \S+ \S+ "((?:[^"\\]|\\.)*)"(?:.*?"(.*)")?'),
+    "tar": re.compile(rb'(.)(.{9})[+.]? (\d+)/(\d+) +(\d+)(?:,(\d+))? \S+ \S+ +"((?:[^"\\]|\\.)*)"(?:.*?"(.*)")?'),
     "bsdtar": re.compile(
         rb"(.)(.{9})[+ ]? +\d+ +(\d+) +(\d+) +(\d+)(?:,(\d+))?"
         rb" \w\w\w +\d+ +(?:\d\d:\d\d|\d+) (.*?)(?: (?:->|link to) (.*))?"
@@ -170,12 +177,12 @@ _PLAIN = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f":
 
 
 def _tar(data: bytes) -> list[Record]:
-    listed = _run(["tar", "--quoting-style=c", "--numeric-owner", "--full-time", "-tvf", "-"], data)
+    listed = _run(["tar", *_ALWAYS["tar"], "--quoting-style=c", "--full-time", "-tvf", "-"], data)
     return _parsed(listed, "tar")
 
 
 def _bsdtar(data: bytes) -> list[Record]:
-    return _parsed(_run(["bsdtar", "--numeric-owner", "-tvf", "-"], data), "bsdtar")
+    return _parsed(_run(["bsdtar", *_ALWAYS["bsdtar"], "-tvf", "-"], data), "bsdtar")
 
 
 def _parsed(listed: bytes, program: str) -> list[Record]:

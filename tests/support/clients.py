@@ -32,7 +32,11 @@ class Client:
         if self.receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         self.socket.settimeout(self.timeout)
-        self.socket.connect(("127.0.0.1", self.port))
+        try:
+            self.socket.connect(("127.0.0.1", self.port))
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> Client:
         return self

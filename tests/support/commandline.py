@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ def run(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(_command(args), **{"timeout": 60, **_DEFAULTS, **kwargs}, env=_environment())
 
 
-def start(*args: object, **kwargs: Any) -> subprocess.Popen[bytes]:
+def start(*args: object, environment: Mapping[str, str] | None = None, **kwargs: Any) -> subprocess.Popen[bytes]:
     """Starts `streamer ARGS`, with pipes unless told otherwise; use it in a `with` block."""
-    return subprocess.Popen(_command(args), **{"stdin": subprocess.DEVNULL, **_DEFAULTS, **kwargs}, env=_environment())
+    settings = {"stdin": subprocess.DEVNULL, **_DEFAULTS, **kwargs, "env": {**_environment(), **(environment or {})}}
+    return subprocess.Popen(_command(args), **settings)
 
 
 class Terminal:

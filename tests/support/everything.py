@@ -34,6 +34,7 @@ KINDS: tuple[object, ...] = (
     Link("z/hard2", "large"),
     Link("hard-link-of-a-link", "link"),
     Link("hard-fifo", "run/fifo"),
+    Link("hard-device", "dev/large-numbers"),
     File("capable", b"x", xattrs={"security.capability": CAPABILITY_2}),
     Sparse("sparse", 3 << 20, {0: b"first", 1 << 20: b"middle", (3 << 20) - 4: b"last"}),
     Sparse("hole", 1 << 20),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import get_args
@@ -95,3 +96,12 @@ def test_help_loads_nothing_heavy() -> None:
 def test_python_dash_m() -> None:
     result = commandline.run("--version")
     assert (result.returncode, result.stdout) == (0, f"streamer {__version__}\n".encode())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
+def test_a_reader_that_left(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = commandline.run(*arguments, stdout=writer)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, b"")

@@ -1,0 +1,211 @@
+"""A whole server process: drain, a second signal, SIGKILL. Afterwards nothing of it is mounted anywhere."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.clients import Client
+from support.commandline import run, start
+
+pytestmark = pytest.mark.root
+
+TARGET = "/v1/containers/box/archive"
+SIZE = 48 << 20
+"""More than the socket buffers of both sides hold, so that an unread download is really under way."""
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded store with a container of two layers and some 48 MiB."""
+    root = tmp_path_factory.mktemp("process")
+    tree = root / "tree"
+    (tree / "data").mkdir(parents=True)
+    (tree / "data" / "big").write_bytes(os.urandom(1 << 20) * (SIZE >> 20))
+    subprocess.run(["tar", "-C", str(tree), "-cf", str(root / "rootfs.tar"), "."], check=True)
+    made = root / "state"
+    for command in (
+        ("import", root / "rootfs.tar", "--name", "big:1"),
+        ("create", "big:1", "--name", "box"),
+    ):
+        result = run(*command, "--state", made)
+        assert result.returncode == 0, result.stderr
+    return made
+
+
+class Serving:
+    """`streamer serve` as a process of its own, on a free port."""
+
+    def __init__(self, state: Path, **environment: str) -> None:
+        self.process = start("serve", "--state", state, "--listen", "127.0.0.1:0", environment=environment)
+        assert self.process.stderr is not None
+        self.log: list[str] = []
+        for line in self.process.stderr:
+            text = line.decode()
+            self.log.append(text)
+            if '"serving"' in text:
+                self.port = int(json.loads(text)["addresses"][0].rpartition(":")[2])
+                break
+        else:
+            raise AssertionError("".join(self.log))
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.log += [line.decode() for line in self.process.stderr]
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def ends(self, timeout: float) -> int:
+        return self.process.wait(timeout)
+
+
+@pytest.fixture
+def serving(state: Path) -> Iterator[Callable[..., Serving]]:
+    opened: list[Serving] = []
+
+    def make(**environment: str) -> Serving:
+        opened.append(Serving(state, **environment))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.__exit__()
+    assert mounts_of(state) == []
+
+
+def mounts_of(state: Path) -> list[str]:
+    """Lines of any process's mountinfo that mention the store."""
+    lines = []
+    for path in glob.glob("/proc/[0-9]*/mountinfo"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as info:
+                lines += [line for line in info if str(state) in line]
+        except (FileNotFoundError, ProcessLookupError, PermissionError, OSError):
+            continue
+    return lines
+
+
+def under_way(port: int) -> Client:
+    client = Client(port)
+    client.request(TARGET)
+    assert client.head().status == 200
+    assert len(client.read(1 << 16)) == 1 << 16
+    return client
+
+
+def test_an_idle_server_ends_at_once(serving):
+    server = serving()
+    server.process.send_signal(signal.SIGINT)
+    assert server.ends(10) == 0
+
+
+def test_drain_lets_an_open_download_finish(serving):
+    server = serving()
+    with under_way(server.port) as client:
+        server.process.terminate()
+        with pytest.raises(ConnectionError):  # nothing new is accepted
+            for _ in range(100):
+                Client(server.port).close()
+                time.sleep(0.05)
+        assert client.ends_cleanly()
+    assert server.ends(15) == 0
+
+
+def test_drain_refuses_new_exports_on_open_connections(serving):
+    server = serving(STREAMER_DRAIN_TIMEOUT="20")
+    with under_way(server.port) as client, Client(server.port) as kept:
+        kept.request("/healthz")
+        assert kept.answer().status == 200
+        server.process.terminate()
+        kept_refused = None
+        for _ in range(100):
+            kept.request(TARGET, method="GET")
+            answer = kept.answer()
+            if answer.status == 503:
+                kept_refused = answer
+                break
+            time.sleep(0.05)
+        assert kept_refused is not None
+        assert json.loads(kept_refused.body)["code"] == "draining"
+        assert int(kept_refused.headers["retry-after"]) > 0
+        kept.request("/readyz")
+        assert kept.answer().status == 503
+        assert client.ends_cleanly()
+    assert server.ends(15) == 0
+
+
+def test_a_drain_that_takes_too_long_breaks_what_is_open(serving):
+    server = serving(STREAMER_DRAIN_TIMEOUT="0.3")
+    with under_way(server.port) as client:
+        server.process.terminate()
+        assert server.ends(15) == 1
+        assert not client.ends_cleanly()
+
+
+def test_a_second_signal_breaks_what_is_open(serving):
+    server = serving(STREAMER_DRAIN_TIMEOUT="600")
+    with under_way(server.port) as client:
+        server.process.terminate()
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                Client(server.port).close()
+                time.sleep(0.05)
+        server.process.terminate()
+        assert server.ends(15) == 1
+        assert not client.ends_cleanly()
+
+
+def test_sigkill_leaves_nothing_and_the_next_start_serves(serving, state):
+    server = serving()
+    with under_way(server.port) as client:
+        server.process.kill()
+        assert server.ends(10) == -signal.SIGKILL
+        assert not client.ends_cleanly()
+    assert mounts_of(state) == []
+    again = serving()
+    with Client(again.port) as client:
+        client.request(TARGET)
+        answer = client.answer()
+        assert answer.complete
+        assert len(answer.body) > SIZE
+
+
+def test_sigkill_during_an_upload_leaves_nothing(serving, state):
+    before = sorted(str(path) for path in state.rglob("*") if path.is_file() and "streamer.db" not in path.name)
+    server = serving()
+    rootfs = (state.parent / "rootfs.tar").read_bytes()
+    with Client(server.port) as client:
+        client.request("/v1/images?name=half:1", method="POST", headers=f"Content-Length: {len(rootfs)}\r\n")
+        client.send(rootfs[: len(rootfs) // 2])
+        deadline = time.monotonic() + 10
+        while not any((state / "staging").iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        server.process.kill()
+        server.ends(10)
+    again = serving()
+    with Client(again.port) as client:
+        client.request("/v1/images/half:1/archive", method="HEAD")
+        assert client.head().status == 404
+    after = sorted(str(path) for path in state.rglob("*") if path.is_file() and "streamer.db" not in path.name)
+    assert after == before
