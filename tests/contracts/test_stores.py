@@ -96,7 +96,9 @@ async def test_image_by_any_reference(factory: Factory, tmp_path: Path) -> None:
         ("a'; DROP TABLE images; --", InvalidReference),
     ],
 )
-async def test_image_by_a_bad_reference(factory: Factory, reference: str, error: type[Exception], tmp_path: Path) -> None:
+async def test_image_by_a_bad_reference(
+    factory: Factory, reference: str, error: type[Exception], tmp_path: Path
+) -> None:
     async with factory(tmp_path) as (store, _):
         with pytest.raises(error):
             await store.image(reference)
@@ -104,7 +106,13 @@ async def test_image_by_a_bad_reference(factory: Factory, reference: str, error:
 
 @pytest.mark.parametrize(
     ("reference", "error"),
-    [("missing", NotFound), ("0" * 64, NotFound), ("a/b", InvalidReference), ("", InvalidReference), ("..", InvalidReference)],
+    [
+        ("missing", NotFound),
+        ("0" * 64, NotFound),
+        ("a/b", InvalidReference),
+        ("", InvalidReference),
+        ("..", InvalidReference),
+    ],
 )
 async def test_container_by_a_bad_reference(
     factory: Factory, reference: str, error: type[Exception], tmp_path: Path
@@ -116,9 +124,16 @@ async def test_container_by_a_bad_reference(
 
 @pytest.mark.parametrize(
     ("reference", "error"),
-    [("sha256:" + "0" * 64, NotFound), ("shop/tool", InvalidReference), ("sha256:../x", InvalidReference), ("", InvalidReference)],
+    [
+        ("sha256:" + "0" * 64, NotFound),
+        ("shop/tool", InvalidReference),
+        ("sha256:../x", InvalidReference),
+        ("", InvalidReference),
+    ],
 )
-async def test_layer_by_a_bad_reference(factory: Factory, reference: str, error: type[Exception], tmp_path: Path) -> None:
+async def test_layer_by_a_bad_reference(
+    factory: Factory, reference: str, error: type[Exception], tmp_path: Path
+) -> None:
     async with factory(tmp_path) as (store, _):
         with pytest.raises(error):
             await store.layer(reference)

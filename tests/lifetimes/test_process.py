@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.clients import Client
-from support.commandline import run, start
+from support.commandline import run
+from support.processes import Serving, mounts_of
 
 pytestmark = pytest.mark.root
 
@@ -41,44 +40,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-class Serving:
-    """`streamer serve` as a process of its own, on a free port."""
-
-    def __init__(self, state: Path, **environment: str) -> None:
-        self.process = start("serve", "--state", state, "--listen", "127.0.0.1:0", environment=environment)
-        assert self.process.stderr is not None
-        self.log: list[str] = []
-        for line in self.process.stderr:
-            text = line.decode()
-            self.log.append(text)
-            if '"serving"' in text:
-                self.port = int(json.loads(text)["addresses"][0].rpartition(":")[2])
-                break
-        else:
-            raise AssertionError("".join(self.log))
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.log += [line.decode() for line in self.process.stderr]
-
-    def __enter__(self) -> Serving:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(10)
-        self._reader.join(10)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def ends(self, timeout: float) -> int:
-        return self.process.wait(timeout)
-
-
 @pytest.fixture
 def serving(state: Path) -> Iterator[Callable[..., Serving]]:
     opened: list[Serving] = []
@@ -91,18 +52,6 @@ def serving(state: Path) -> Iterator[Callable[..., Serving]]:
     for each in opened:
         each.__exit__()
     assert mounts_of(state) == []
-
-
-def mounts_of(state: Path) -> list[str]:
-    """Lines of any process's mountinfo that mention the store."""
-    lines = []
-    for path in glob.glob("/proc/[0-9]*/mountinfo"):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as info:
-                lines += [line for line in info if str(state) in line]
-        except (FileNotFoundError, ProcessLookupError, PermissionError, OSError):
-            continue
-    return lines
 
 
 def under_way(port: int) -> Client:

@@ -87,6 +87,18 @@ class Client:
             answer.complete = len(answer.body) == length
         return answer
 
+    def drained(self) -> tuple[int, bool]:
+        """Reads a whole answer and keeps nothing of it: bytes of the connection after the headers, and whether the
+        body ended as it must. The request has asked for `Connection: close`."""
+        answer = self.head()
+        assert answer.status == 200, answer
+        total, tail = 0, b""
+        while self._buffer or self._more():
+            total += len(self._buffer)
+            tail, self._buffer = (tail + self._buffer)[-5:], b""
+        length = answer.headers.get("content-length")
+        return total, tail.endswith(b"0\r\n\r\n") if length is None else total == int(length)
+
     def ends_cleanly(self) -> bool:
         """Reads to the end of the connection from anywhere inside a chunked body: whether its final chunk came."""
         while self._more():

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamer.errors import Conflict, DigestMismatch, StoreDamaged
+from streamer.errors import Conflict, DigestMismatch, InvalidArchive, LimitExceeded, StoreDamaged, Unsupported
 from streamer.oci import digest as digests
 from streamer.oci.config import Config
 from streamer.oci.reference import Reference
@@ -57,12 +57,13 @@ class Intake:
         rows: list[LayerRow] = []
         for layer, chain in zip(found.layers, digests.chain_ids(found.config.diff_ids), strict=True):
             row = self._present(chain)
-            if row is None:
-                with self._verifying(layer) as plain:
-                    row = self.layer(plain, tuple(rows), layer.diff_id, layer.member.name)
-                self._verified.add((layer.member.name, layer.diff_id))
-            else:
-                self._verify(layer)
+            with _named(layer.member.name):
+                if row is None:
+                    with self._verifying(layer) as plain:
+                        row = self.layer(plain, tuple(rows), layer.diff_id, layer.member.name)
+                    self._verified.add((layer.member.name, layer.diff_id))
+                else:
+                    self._verify(layer)
             rows.append(row)
         return TakenImage(found.config, found.names, tuple(rows))
 
@@ -155,3 +156,14 @@ class Intake:
             drain(plain)
             if isinstance(blob, Digesting) and descriptor is not None:
                 blob.finish(member.name, descriptor.digest, descriptor.size)
+
+
+@contextlib.contextmanager
+def _named(blob: str) -> Iterator[None]:
+    """What is wrong inside a layer is said with the layer's name: an archive may hold hundreds."""
+    try:
+        yield
+    except (InvalidArchive, LimitExceeded, Unsupported) as error:
+        if blob in str(error):
+            raise
+        raise type(error)(f"{blob}: {error}", **{"member": blob, **error.details}) from error

@@ -47,7 +47,10 @@ class _Watched:
         self._source, self._watch = source, watch
 
     def read(self, n: int) -> bytes:
-        data = self._source.read(n)
+        try:
+            data = self._source.read(n)
+        except OSError as error:  # told apart here from what goes wrong in the store
+            raise SourceFailed(f"the archive could not be read: {os.strerror(error.errno or 0)}") from error
         self._watch.passed(len(data))
         return data
 

@@ -57,11 +57,9 @@ def staging(state: State) -> Iterator[Staging]:
         yield Staging(state, name, fd)
     finally:
         os.close(fd)
-        # What cannot be deleted now is out of sight already, and swept at the next start; it must not hide the error
-        # that brought us here.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # then the next start sweeps it; the error that brought us here counts
             state.discard("staging", name)
-            state.empty_trash()
+        state.empty_trash()
 
 
 def sweep_abandoned(state: State) -> None:

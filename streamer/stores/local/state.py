@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamer.errors import NotPermitted, StorageFull, StreamerError
+from streamer.errors import LimitExceeded, NotPermitted, StorageFull, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.stores.local import trash
 
@@ -78,7 +78,10 @@ class State:
             os.rename(name, secrets.token_hex(8), src_dir_fd=self.folders[folder], dst_dir_fd=self.folders["trash"])
 
     def empty_trash(self) -> None:
-        trash.empty(self.folders["trash"])
+        """Deletes what was discarded. What cannot be deleted now is out of sight already and tried again at the next
+        start; it is no failure of the removal, and must not hide the error that brought us here."""
+        with contextlib.suppress(OSError):
+            trash.empty(self.folders["trash"])
 
 
 @contextlib.contextmanager
@@ -123,14 +126,14 @@ def held(folder: int, name: str, operation: int) -> int | None:
 
 @contextlib.contextmanager
 def storage(what: str) -> Iterator[None]:
-    """Turns the operating system's refusals to store something into StorageFull and NotPermitted, naming `what`."""
+    """Turns the operating system's refusals to store something into errors of ours that name `what`."""
     try:
         yield
-    except StreamerError:
-        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"no space is left in the store for {what}") from error
         if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
             raise NotPermitted(f"{what} cannot be written ({os.strerror(error.errno)})") from error
-        raise
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise LimitExceeded(f"too many open files for {what}: raise the limit (ulimit -n)") from error
+        raise StoreDamaged(f"{what} could not be stored: {os.strerror(error.errno or 0)}") from error

@@ -17,7 +17,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from streamer.errors import StoreDamaged
+from streamer.errors import InvalidRequest, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
@@ -126,8 +126,12 @@ class LocalStore:
         has moves to the new one, and the report says so. InvalidArchive, DigestMismatch, LimitExceeded, StorageFull,
         Unsupported, each naming the member; what the source raises passes through.
         """
+        try:
+            kind = Kind(kind)
+        except ValueError:
+            raise InvalidRequest(f"{kind!r} is not a kind of archive: {', '.join(Kind)}", parameter="kind") from None
         return await importing.import_archive(
-            self._core, source, name=name, kind=Kind(kind), progress=progress, limits=limits
+            self._core, source, name=name, kind=kind, progress=progress, limits=limits
         )
 
     async def commit(
@@ -200,9 +204,7 @@ async def _prepare(core: Core) -> None:
         if core.ownership.owner is None or core.ownership.owner[0] == os.geteuid():
             await to_thread.run_sync(_sweep, core, layers, known)
             await removal.collect(core)
-    # What cannot be deleted is out of sight; it must not keep the store from opening.
-    with contextlib.suppress(OSError):
-        await to_thread.run_sync(core.state.empty_trash)
+    await to_thread.run_sync(core.state.empty_trash)
 
 
 def _sweep(core: Core, layers: frozenset[str], known: frozenset[str]) -> None:

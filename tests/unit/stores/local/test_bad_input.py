@@ -62,7 +62,12 @@ async def refused(
 @pytest.mark.parametrize("form", [images.docker, images.oci])
 async def test_truncated_anywhere(form: Any, compression: str, tmp_path: Path) -> None:
     archive = images.pack(form(GOOD), compression=compression)
-    offsets = {*range(0, 40), *range(512, len(archive), max(len(archive) // 20, 1)), len(archive) - 1, len(archive) - 513}
+    offsets = {
+        *range(40),
+        *range(512, len(archive), max(len(archive) // 20, 1)),
+        len(archive) - 1,
+        len(archive) - 513,
+    }
     async with LocalStore.open(tmp_path) as store:
         for offset in sorted(offset for offset in offsets if offset < len(archive)):
             with pytest.raises(InvalidArchive):
@@ -371,6 +376,7 @@ def bomb(compression: str) -> bytes:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+
         def feed() -> None:
             assert process.stdin is not None
             with process.stdin as out:

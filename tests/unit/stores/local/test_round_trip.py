@@ -41,14 +41,22 @@ ODD = {
     "opaque with content": [layer(file("d/.wh..wh..opq", b"?"), file("d/y", b"new"))],
     "aufs bookkeeping": [layer(file(".wh..wh.plnk/1.2", b"linked"), file(".wh..wh.aufs", b"aufs"), file("a", b"a"))],
     "parent is a link below": [BASE, layer(file("way/new", b"through the link"), file("way/new", b"again"))],
-    "parent is a link in the same layer": [layer(symlink("l", "d"), directory("d/"), file("l/x", BIG), link("y", "l/x"))],
-    "leading slash and dots": [layer(file("/abs", b"1"), file("./dot", b"2"), file("a/../b", b"3"), file("c//d", b"4"))],
-    "names that are not UTF-8": [layer(file("\udcff\udcfe", b"raw"), directory("\udce4/"), file("\udce4/\udcf6", b"x"))],
+    "parent is a link in the same layer": [
+        layer(symlink("l", "d"), directory("d/"), file("l/x", BIG), link("y", "l/x"))
+    ],
+    "leading slash and dots": [
+        layer(file("/abs", b"1"), file("./dot", b"2"), file("a/../b", b"3"), file("c//d", b"4"))
+    ],
+    "names that are not UTF-8": [
+        layer(file("\udcff\udcfe", b"raw"), directory("\udce4/"), file("\udce4/\udcf6", b"x"))
+    ],
     "long names": [layer(file("n" * 200 + "/" + "m" * 250, b"x"), file("/".join(["d" * 100] * 30), b"deep"))],
     "gnu long names": [layer(file("n" * 200 + "/" + "m" * 250, b"x"), format=tarfile.GNU_FORMAT)],
     "huge padding": [layer(file("a", b"a"), end=bytes(5 << 20))],
     "garbage after the end": [layer(file("a", b"a"), end=bytes(1024) + b"garbage" * 1000)],
-    "mode without permissions": [layer(file("secret", b"s", mode=0), directory("closed/", mode=0), file("closed/x", b"x"))],
+    "mode without permissions": [
+        layer(file("secret", b"s", mode=0), directory("closed/", mode=0), file("closed/x", b"x"))
+    ],
     "root member": [layer(directory("./", mode=0o711, uid=3, gid=4, mtime=5), file("./a", b"a"))],
     "special files": [
         layer(

@@ -30,7 +30,9 @@ from streamer.errors import (
 )
 from streamer.stores.local.store import LocalStore
 
-BASE = layer(directory("./", mode=0o751, uid=5, gid=6), directory("etc/"), file("etc/passwd", b"root"), file("old", b"x"))
+BASE = layer(
+    directory("./", mode=0o751, uid=5, gid=6), directory("etc/"), file("etc/passwd", b"root"), file("old", b"x")
+)
 TOP = layer(file("etc/shadow", b"secret", mode=0o600))
 MADE = images.image(BASE, TOP, names=["a:1", "a:2"])
 

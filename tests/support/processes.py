@@ -1,0 +1,60 @@
+"""`streamer serve` as a process of its own."""
+
+from __future__ import annotations
+
+import glob
+import json
+import threading
+from pathlib import Path
+
+from support.commandline import start
+
+
+class Serving:
+    """`streamer serve` as a process of its own, on a free port."""
+
+    def __init__(self, state: Path, **environment: str) -> None:
+        self.process = start("serve", "--state", state, "--listen", "127.0.0.1:0", environment=environment)
+        assert self.process.stderr is not None
+        self.log: list[str] = []
+        for line in self.process.stderr:
+            text = line.decode()
+            self.log.append(text)
+            if '"serving"' in text:
+                self.port = int(json.loads(text)["addresses"][0].rpartition(":")[2])
+                break
+        else:
+            raise AssertionError("".join(self.log))
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.log += [line.decode() for line in self.process.stderr]
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def ends(self, timeout: float) -> int:
+        return self.process.wait(timeout)
+
+
+def mounts_of(state: Path) -> list[str]:
+    """Lines of any process's mountinfo that mention the store."""
+    lines = []
+    for path in glob.glob("/proc/[0-9]*/mountinfo"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as info:
+                lines += [line for line in info if str(state) in line]
+        except (FileNotFoundError, ProcessLookupError, PermissionError, OSError):
+            continue
+    return lines
