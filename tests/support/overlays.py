@@ -48,7 +48,7 @@ def mounted(lowers: Sequence[bytes], upper: bytes | None = None, *, options: str
         if upper is not None:
             work = os.path.join(os.fsencode(base), b"work")
             os.mkdir(work)
-            layers += b",upperdir=" + upper + b",workdir=" + work
+            layers += b",volatile,upperdir=" + upper + b",workdir=" + work  # or each umount syncs the disk
         elif len(lowers) == 1:
             empty = os.path.join(os.fsencode(base), b"empty")
             os.mkdir(empty)

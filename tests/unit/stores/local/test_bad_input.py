@@ -208,7 +208,7 @@ DOCKER: dict[str, tuple[Callable[[images.Files], None], type[StreamerError], str
         "digest",
     ),
     "saved by an old docker": (
-        lambda files: (files.pop("manifest.json"), files.update(repositories=b"{}")) and None,
+        lambda files: (files.pop("manifest.json"), put("repositories", b"{}")(files))[1],
         Unsupported,
         "1.10",
     ),

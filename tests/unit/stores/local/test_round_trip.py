@@ -79,12 +79,12 @@ async def check(store: LocalStore, made: images.MadeImage) -> None:
     assert image.config.data == made.data
     assert [layer.diff_id for layer in image.layers] == made.diff_ids
     assert [layer.chain_id for layer in image.layers] == images.chain_ids(made.diff_ids)
-    for layer, data in zip(image.layers, made.layers, strict=True):
-        assert layer.assemble is not None
-        assert layer.guard is not None
-        assert b"".join(layer.assemble()) == data
-        assert layer.size == len(data)
-        layer.guard()
+    for stored, data in zip(image.layers, made.layers, strict=True):
+        assert stored.assemble is not None
+        assert stored.guard is not None
+        assert b"".join(stored.assemble()) == data
+        assert stored.size == len(data)
+        stored.guard()
 
 
 @pytest.mark.parametrize("name", ODD)
