@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_SHOWN = 200
+
 
 class StreamerError(Exception):
     """The root. `code` is stable and meant for programs, `str(error)` is one sentence meant for people."""
@@ -133,3 +135,11 @@ class ConsumerGone(StreamerError):
     """Seen only by a producer: nobody reads its stream any more. Not a failure of the source."""
 
     code = "consumer_gone"
+
+
+def shown(name: bytes) -> str:
+    """A name of a file or an archive member for messages: one line, printable, long ones cut in the middle."""
+    if len(name) > _SHOWN:
+        name = name[: _SHOWN // 2] + b"[...]" + name[-_SHOWN // 2 :]
+    text = name.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

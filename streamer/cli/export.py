@@ -139,12 +139,13 @@ async def _send(service: Service, plan: ExportPlan, name: str | None) -> Report:
     from streamer.cli.output import destination
     from streamer.cli.progress import progress
 
-    async with destination(name, plan.filename) as output, service.exporter.open(plan) as stream:
+    async with destination(name, plan.filename) as output:
         with progress(plan.filename, plan.length) as advance:
-            async for chunk in stream:
-                await output.write(chunk)
-                advance(stream.received)
-        await output.commit()
+            async with service.exporter.open(plan) as stream:
+                async for chunk in stream:
+                    await output.write(chunk)
+                    advance(stream.received)
+            await output.commit()
     return stream.report
 
 

@@ -24,6 +24,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        FileSizeColumn,
         Progress,
         ProgressColumn,
         TextColumn,
@@ -37,7 +38,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if total is not None:
         columns += [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True)]
     else:
-        columns += [DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn()]
+        columns += [FileSizeColumn(), TransferSpeedColumn(), TimeElapsedColumn()]
     bar = Progress(*columns, console=console, transient=True)
     with last_action(lambda: console.show_cursor(True)), bar:
         task = bar.add_task(printable(title), total=total)

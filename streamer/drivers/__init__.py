@@ -17,4 +17,4 @@ def of(snapshot: Snapshot) -> Driver:
         return _DRIVERS[snapshot.driver]
     except KeyError:
         known = ", ".join(sorted(_DRIVERS))
-        raise Unsupported(f"There is no driver {snapshot.driver!r}; snapshots of these can be read: {known}.") from None
+        raise Unsupported(f"there is no driver {snapshot.driver!r}; snapshots of these can be read: {known}") from None

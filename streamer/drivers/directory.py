@@ -12,5 +12,5 @@ class DirectoryDriver:
     def mounts(self, snapshot: Snapshot) -> tuple[Mount, ...]:
         """One mount of the one directory; no directory at all is an empty file system."""
         if len(snapshot.layers) > 1:
-            raise StoreDamaged(f"A snapshot of the directory driver is one directory, not {len(snapshot.layers)}.")
+            raise StoreDamaged(f"a snapshot of the directory driver is one directory, not {len(snapshot.layers)}")
         return (Mount(snapshot.layers, snapshot.userxattr),)

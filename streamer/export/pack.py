@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from streamer.changeset import content
 from streamer.changeset.change import Change, Kind, Node
-from streamer.changeset.failures import shown
-from streamer.errors import SourceChanged, SourceFailed, Unsupported
+from streamer.errors import SourceChanged, SourceFailed, Unsupported, shown
 from streamer.export.closing import closing
 from streamer.export.plan import Options, Session
 from streamer.tar import entry as tar
@@ -66,11 +65,11 @@ class Packer:
                 node = change.node
                 if node is None:
                     raise SourceFailed(
-                        f"cannot archive {shown(change.path)}: it was listed as changed but is not there"
+                        f"cannot archive /{shown(change.path)}: it was listed as changed but is not there"
                     )
                 if node.name.startswith(WHITEOUT):
                     raise Unsupported(
-                        f"cannot archive {shown(change.path)}: in a layer a name that begins with .wh. means a deletion"
+                        f"cannot archive /{shown(change.path)}: in a layer a name with .wh. in front means a deletion"
                     )
                 member = self._member(node)
                 if member is not None:

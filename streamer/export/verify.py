@@ -10,7 +10,7 @@ from streamer.export.closing import closing
 
 
 def verified(chunks: Iterator[bytes], what: str, size: int | None, digest: str | None) -> Iterator[bytes]:
-    """The same chunks, one behind if anything is promised; SourceChanged instead of the last one if size or digest are not the promised ones.
+    """The same chunks, one behind if anything is promised; SourceChanged in place of the last one if it was not kept.
 
     Closes `chunks` if that is a generator.
     """

@@ -34,20 +34,20 @@ def attach_overlay(
     """
     check_count(len(lowers))
     if not lowers:
-        raise MountFailed("A writable overlay needs a layer below it.")
+        raise MountFailed("a writable overlay needs a layer below it")
     chosen = way or possible_way(userxattr=userxattr)
     if chosen is None:
         raise impossible(userxattr=userxattr)
     with _opened(target) as (parent, leaf):
         if _mount_id(leaf) != _mount_id(parent):
-            raise Conflict(f"Something is mounted at {_shown(target)} already; unmount it first.")
+            raise Conflict(f"something is mounted at {_shown(target)} already; unmount it first")
         try:
             if chosen is Way.THREAD:
                 _attach_by_options(lowers, upper, work, leaf, userxattr)
             else:
                 _attach_by_context(chosen, lowers, upper, work, parent, os.path.basename(target), userxattr)
         except OSError as error:
-            raise refusal(f"An overlay could not be mounted at {_shown(target)}", error) from error
+            raise refusal(f"an overlay could not be mounted at {_shown(target)}", error) from error
 
 
 def attached(target: bytes) -> bool:
@@ -67,7 +67,7 @@ def detach(target: bytes, *, lazy: bool = False) -> None:
     """
     with _opened(target) as (parent, leaf):
         if not _overlay_at(parent, leaf):
-            raise NotFound(f"No overlay is mounted at {_shown(target)}.")
+            raise NotFound(f"no overlay is mounted at {_shown(target)}")
     # The leaf is closed by now: its descriptor alone would make the mount busy.
     parent = _parent(target)
     try:
@@ -75,7 +75,7 @@ def detach(target: bytes, *, lazy: bool = False) -> None:
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise Conflict(
-                f"{_shown(target)} is in use; close what has files open there, then unmount again."
+                f"{_shown(target)} is in use; close what has files open there, then unmount again"
             ) from error
         raise refusal(f"{_shown(target)} could not be unmounted", error) from error
     finally:
@@ -133,7 +133,7 @@ def _opened(target: bytes) -> Iterator[tuple[int, int]]:
 
 def _parent(target: bytes) -> int:
     if not target.startswith(b"/") or os.path.basename(target) in (b"", b".", b".."):
-        raise InvalidRequest(f"{_shown(target)} is not the absolute path of a directory below the root.")
+        raise InvalidRequest(f"{_shown(target)} is not the absolute path of a directory below the root")
     return _open(None, os.path.dirname(target), 0, target)
 
 
@@ -146,8 +146,8 @@ def _open(parent: int | None, path: bytes, flags: int, target: bytes) -> int:
 
 def _unopened(target: bytes, error: OSError) -> StreamerError:
     if error.errno == errno.ENOENT:
-        return NotFound(f"There is no directory {_shown(target)}.")
-    return InvalidRequest(f"{_shown(target)} cannot be a mount point: {error.strerror}.")
+        return NotFound(f"there is no directory {_shown(target)}")
+    return InvalidRequest(f"{_shown(target)} cannot be a mount point: {error.strerror}")
 
 
 def _overlay_at(parent: int, leaf: int) -> bool:
@@ -166,7 +166,7 @@ def _mount_id(descriptor: int) -> bytes:
         for line in info:
             if line.startswith(b"mnt_id:"):
                 return line.split()[1]
-    raise MountFailed("The kernel does not say which mount a descriptor belongs to (mnt_id in /proc/self/fdinfo).")
+    raise MountFailed("the kernel does not say which mount a descriptor belongs to (mnt_id in /proc/self/fdinfo)")
 
 
 def _shown(target: bytes) -> str:

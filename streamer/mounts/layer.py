@@ -35,7 +35,7 @@ def opened_layers(mount: Mount) -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
         layers: list[int] = []
         for path in mount.layers:
-            layers.append(_opened(path, f"Layer {len(layers) + 1} of {len(mount.layers)} (topmost first)"))
+            layers.append(_opened(path, f"layer {len(layers) + 1} of {len(mount.layers)} (topmost first)"))
             stack.callback(os.close, layers[-1])
         yield layers
 
@@ -45,7 +45,7 @@ def readable(directory: int) -> int:
     try:
         return os.open(".", _READABLE, dir_fd=directory)
     except OSError as error:
-        raise _failure("The root directory", "", error) from error
+        raise _failure("the root directory", "", error) from error
 
 
 def empty_directory() -> int:
@@ -60,7 +60,7 @@ def empty_directory() -> int:
         finally:
             os.rmdir(path)
     except OSError as error:
-        raise MountFailed(f"An empty file system could not be made: {error.strerror}.") from error
+        raise MountFailed(f"an empty file system could not be made: {error.strerror}") from error
     os.fchmod(directory, 0o755)
     os.utime(directory, ns=(0, 0))
     return directory
@@ -68,7 +68,7 @@ def empty_directory() -> int:
 
 def _opened(path: bytes, which: str) -> int:
     if not path.startswith(b"/") or b"\0" in path:
-        raise StoreDamaged(f"{which} has no absolute path; its store's files are wrong.")
+        raise StoreDamaged(f"{which} has no absolute path; its store's files are wrong")
     try:
         return os.open(path, _LAYER)
     except OSError as error:
@@ -82,14 +82,14 @@ def _opened(path: bytes, which: str) -> int:
 def _failure(which: str, name: str, error: OSError) -> StreamerError:
     match error.errno:
         case errno.ENOENT:
-            return SourceChanged(f"{which}{name} is gone: its store removed it.")
+            return SourceChanged(f"{which}{name} is gone: its store removed it")
         case errno.ENOTDIR | errno.ELOOP:
-            return StoreDamaged(f"{which}{name} is not a directory.")
+            return StoreDamaged(f"{which}{name} is not a directory")
         case errno.EACCES | errno.EPERM:
-            return NotPermitted(f"{which}{name} may not be read: this needs its owner or CAP_DAC_READ_SEARCH.")
+            return NotPermitted(f"{which}{name} may not be read: this needs its owner or CAP_DAC_READ_SEARCH")
         case errno.EMFILE | errno.ENFILE:
             return LimitExceeded(
-                f"{which}{name} cannot be opened: too many files are open; raise the limit (ulimit -n)."
+                f"{which}{name} cannot be opened: too many files are open; raise the limit (ulimit -n)"
             )
         case _:
-            return SourceFailed(f"{which}{name} cannot be opened: {error.strerror}.")
+            return SourceFailed(f"{which}{name} cannot be opened: {error.strerror}")

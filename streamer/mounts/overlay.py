@@ -27,18 +27,18 @@ def mount_overlay(layers: Sequence[int], *, userxattr: bool, way: Way | None = N
     """
     check_count(len(layers))
     if len(layers) < 2:
-        raise MountFailed("An overlay needs at least two layers; a single one is read as the directory that it is.")
+        raise MountFailed("an overlay needs at least two layers; a single one is read as the directory that it is")
     chosen = way or possible_way(userxattr=userxattr)
     if chosen is None:
         raise impossible(userxattr=userxattr)
     try:
         mount = chosen.mount(layers, userxattr=userxattr)
     except OSError as error:
-        raise refusal(f"An overlay of {len(layers)} layers could not be mounted", error) from error
+        raise refusal(f"an overlay of {len(layers)} layers could not be mounted", error) from error
     # The kernel mounts a removed directory as an empty layer. After the mount, so that one removed in between is seen.
     if any(os.fstat(layer).st_nlink == 0 for layer in layers):
         os.close(mount)
-        raise SourceChanged("A layer was removed from its store while it was being mounted; try again.")
+        raise SourceChanged("a layer was removed from its store while it was being mounted; try again")
     return mount
 
 
@@ -50,14 +50,14 @@ def possible_way(*, userxattr: bool) -> Way | None:
 def check_count(layers: int) -> None:
     """MountFailed when these are more layers than the kernel stacks."""
     if layers > LAYERS_MAX:
-        raise MountFailed(f"{layers} layers cannot be mounted over one another: the kernel's limit is {LAYERS_MAX}.")
+        raise MountFailed(f"{layers} layers cannot be mounted over one another: the kernel's limit is {LAYERS_MAX}")
 
 
 def impossible(*, userxattr: bool) -> StreamerError:
     """The error for a process that no way works for: NotPermitted if a privilege is what lacks."""
     refusals = probe().refusals(userxattr=userxattr)
     privilege = next((one for one in refusals if one.errno in (errno.EPERM, errno.EACCES)), None)
-    return refusal("Overlays cannot be mounted by this process", privilege or refusals[0])
+    return refusal("overlays cannot be mounted by this process", privilege or refusals[0])
 
 
 def refusal(what: str, error: OSError) -> StreamerError:
@@ -66,20 +66,20 @@ def refusal(what: str, error: OSError) -> StreamerError:
     failed: StreamerError
     match error.errno:
         case errno.EPERM | errno.EACCES:
-            failed = NotPermitted(f"{what}: this needs {NEEDED}.")
+            failed = NotPermitted(f"{what}: this needs {NEEDED}")
         case errno.EMFILE | errno.ENFILE:
-            failed = LimitExceeded(f"{what}: too many files are open; raise the limit (ulimit -n).")
+            failed = LimitExceeded(f"{what}: too many files are open; raise the limit (ulimit -n)")
         case errno.ELOOP:
-            failed = MountFailed(f"{what}: the same directory occurs twice among them, or one lies inside another.")
+            failed = MountFailed(f"{what}: the same directory occurs twice among them, or one lies inside another")
         case errno.ESTALE | errno.ENOENT:
-            failed = SourceChanged(f"{what}: a layer was removed from its store meanwhile; try again.")
+            failed = SourceChanged(f"{what}: a layer was removed from its store meanwhile; try again")
         case errno.ENOSYS | errno.ENODEV:
             failed = MountFailed(
-                f"{what}: this kernel has no overlay file system, or not the calls to mount it detached."
+                f"{what}: this kernel has no overlay file system, or not the calls to mount it detached"
             )
         case _ if "/" in words:
-            failed = MountFailed(f"{what}; the kernel's reason is in the log.")  # it names a path of the host
+            failed = MountFailed(f"{what}; the kernel's reason is in the log")  # it names a path of the host
         case _:
-            failed = MountFailed(f"{what}: {words}.")
+            failed = MountFailed(f"{what}: {words}")
     failed.add_note(f"kernel: {words} ({errno.errorcode.get(error.errno or 0, error.errno)})")
     return failed

@@ -104,7 +104,7 @@ class MountTable:
         key: Hashable = (mount, identities) if shared else object()
         with self._books:
             if self._closed:
-                raise Draining("No more file systems are opened: the service is shutting down.")
+                raise Draining("no more file systems are opened: the service is shutting down")
             entry = self._entries.setdefault(key, _Entry(mount, key))
             entry.leases += 1
             self._leased += 1
@@ -157,7 +157,7 @@ class _Held(contextlib.ExitStack):
             except OSError as error:
                 # Somebody closed a descriptor that was not theirs: what was read meanwhile may be another tree.
                 if first is None:
-                    raise MountFailed(f"A lease could not be given back: {error.strerror}.") from error
+                    raise MountFailed(f"a lease could not be given back: {error.strerror}") from error
                 first.add_note(f"While giving back a lease: {error}")
 
         self.push(leave)

@@ -64,10 +64,3 @@ Content: TypeAlias = "bytes | Iterator[bytes] | None"
 """The stored content of a member: all of it, or blocks in order (the consumer closes a generator), or none."""
 
 Member: TypeAlias = tuple[Entry, Content]
-
-
-def shown(name: bytes) -> str:
-    """A name for messages and `details["member"]`: escaped, on one line, never longer than 200 characters."""
-    text = name[:200].decode("utf-8", "backslashreplace")
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return text if len(text) <= 200 and len(name) <= 200 else text[:197] + "..."

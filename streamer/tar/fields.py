@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from zlib import adler32
 
-from streamer.errors import InvalidArchive
-from streamer.tar.entry import shown
+from streamer.errors import InvalidArchive, shown
 
 _OCTAL = frozenset(b"01234567")
 _POSIX = b"ustar\0"

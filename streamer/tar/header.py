@@ -10,8 +10,8 @@ from __future__ import annotations
 import posixpath
 from zlib import adler32
 
-from streamer.errors import Unsupported
-from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, Profile, shown
+from streamer.errors import Unsupported, shown
+from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, Profile
 
 _SECOND = 1_000_000_000
 _GO_ZERO_TIME = -62135596800

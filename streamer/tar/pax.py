@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from streamer.errors import InvalidArchive, LimitExceeded, Unsupported
-from streamer.tar.entry import Entry, shown
+from streamer.errors import InvalidArchive, LimitExceeded, Unsupported, shown
+from streamer.tar.entry import Entry
 from streamer.tar.fields import Fields
 from streamer.tar.source import Limits
 

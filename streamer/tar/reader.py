@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from streamer.errors import InvalidArchive, LimitExceeded, Unsupported
+from streamer.errors import InvalidArchive, LimitExceeded, Unsupported, shown
 from streamer.tar import pax, sparse
-from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, shown
+from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry
 from streamer.tar.fields import Fields, parsed
 from streamer.tar.source import Cursor, Limits, Source
 

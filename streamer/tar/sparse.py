@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamer.errors import InvalidArchive, LimitExceeded, Unsupported
-from streamer.tar.entry import Entry, shown
+from streamer.errors import InvalidArchive, LimitExceeded, Unsupported, shown
+from streamer.tar.entry import Entry
 from streamer.tar.fields import number
 from streamer.tar.pax import Records, checked_name, decimal
 from streamer.tar.source import Cursor, Limits

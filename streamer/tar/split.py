@@ -22,8 +22,8 @@ from typing import BinaryIO, TypeAlias, cast
 from fastcrc import crc64
 from isal import igzip, igzip_lib, isal_zlib
 
-from streamer.errors import SourceChanged, StoreDamaged
-from streamer.tar.entry import Content, Entry, shown
+from streamer.errors import SourceChanged, StoreDamaged, shown
+from streamer.tar.entry import Content, Entry
 from streamer.tar.reader import Reader
 from streamer.tar.source import Limits, Source
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streamer.errors import SourceChanged
-from streamer.tar.entry import Content, Entry, Member, Profile, shown
+from streamer.errors import SourceChanged, shown
+from streamer.tar.entry import Content, Entry, Member, Profile
 from streamer.tar.header import encode
 
 _FIRST = 16 << 10

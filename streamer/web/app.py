@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from streamer.web import parameters
 from streamer.web.openapi import document
-from streamer.web.problems import problems
+from streamer.web.problems import SERVER, problems
 from streamer.web.routes import ROUTES, Route
 from streamer.web.site import SITE, Site
 
@@ -18,17 +18,23 @@ def application(site: Site) -> web.Application:
     """The aiohttp application. It owns nothing: whoever made the site closes what is in it."""
     app = web.Application(middlewares=[problems], client_max_size=0)
     app[SITE] = site
+    app.on_response_prepare.append(_named)
     for route in ROUTES:
         app.router.add_route(route.method, route.resource, _checked(route))
         if route.head:
             app.router.add_route("HEAD", route.resource, _checked(route))
     description = json.dumps(document(), indent=1).encode() + b"\n"
 
-    async def openapi(_request: web.Request) -> web.Response:
+    async def openapi(request: web.Request) -> web.Response:
+        parameters.read(request, ())
         return web.Response(body=description, content_type="application/json")
 
     app.router.add_get("/openapi.json", openapi, allow_head=False)
     return app
+
+
+async def _named(_request: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers[hdrs.SERVER] = SERVER  # not aiohttp's, which tells its version and Python's
 
 
 def _checked(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -72,7 +72,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "status": {"type": "integer"},
             "code": _STRING,
             "detail": _STRING,
-            "candidates": {"type": "array", "items": {"type": "object"}},
+            "candidates": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"id": _STRING, "store": _STRING}, "required": ["id"]},
+            },
             "member": _STRING,
             "parameter": _STRING,
         },

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -17,21 +18,31 @@ from streamer.tar.compression import Compression
 from streamer.tar.entry import Profile
 
 
+def _text(text: str) -> str:
+    text.encode()  # UnicodeEncodeError, a ValueError, for bytes that were not UTF-8
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One query parameter: how it is read, and its JSON schema for the OpenAPI document."""
+    """One query parameter: how it is read, and its JSON schema for the OpenAPI document.
+
+    `parse` gets bytes that are not UTF-8 as surrogates (`os.fsencode` gives them back) and raises ValueError.
+    """
 
     name: str
     description: str
     schema: Mapping[str, Any]
-    parse: Callable[[str], Any] = str
+    parse: Callable[[str], Any] = _text
     many: bool = False
     required: bool = False
 
 
 def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):  # int() takes "+1", " 1", "1_0" and other scripts' digits
+        raise ValueError("not a number")
     value = int(text)
-    if not 0 <= value < 1 << 33:
+    if value >= 1 << 33:
         raise ValueError("out of range")
     return value
 
@@ -53,10 +64,10 @@ PROFILE = _choice(
     "profile", "`docker`: as Docker writes archives; `full`: nanoseconds, every xattr, sparse files.", Profile
 )
 INCLUDE = Parameter(
-    "include", "Only what matches (dockerignore pattern); may be repeated.", {"type": "string"}, many=True
+    "include", "Only what matches (dockerignore pattern); may be repeated.", {"type": "string"}, str, many=True
 )
 EXCLUDE = Parameter(
-    "exclude", "Not what matches (dockerignore pattern); may be repeated.", {"type": "string"}, many=True
+    "exclude", "Not what matches (dockerignore pattern); may be repeated.", {"type": "string"}, str, many=True
 )
 MTIME = Parameter(
     "mtime",
@@ -78,7 +89,8 @@ def read(request: web.Request, known: Sequence[Parameter]) -> dict[str, Any]:
     """The values given, parsed; lists for parameters that may be repeated. InvalidRequest names the first wrong one."""
     table = {parameter.name: parameter for parameter in known}
     values: dict[str, Any] = {}
-    for name, text in request.query.items():
+    # Not `request.query`, which has U+FFFD for what is not UTF-8: names of files are bytes.
+    for name, text in parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="surrogateescape"):
         parameter = table.get(name)
         if parameter is None:
             possible = ", ".join(sorted(table)) or "none"

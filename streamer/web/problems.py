@@ -9,7 +9,8 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 
-from streamer.errors import StreamerError
+from streamer import __version__
+from streamer.errors import NotFound, StreamerError
 from streamer.web.site import SITE
 
 log = structlog.get_logger("streamer.web")
@@ -19,9 +20,11 @@ STATUS: dict[str, int] = {
     "invalid_reference": 400,
     "invalid_archive": 400,
     "digest_mismatch": 400,
+    "malformed": 400,
     "not_permitted": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "stalled": 408,
     "ambiguous": 409,
     "conflict": 409,
     "limit_exceeded": 413,
@@ -32,7 +35,6 @@ STATUS: dict[str, int] = {
     "store_damaged": 500,
     "mount_failed": 500,
     "consumer_gone": 500,
-    "stalled": 500,
     "busy": 503,
     "draining": 503,
     "http_version": 505,
@@ -40,6 +42,13 @@ STATUS: dict[str, int] = {
 }
 
 CONTENT_TYPE = "application/problem+json"
+SERVER = f"streamer/{__version__}"
+
+
+class Malformed(StreamerError):
+    """Not a request as RFC 9112 has it."""
+
+    code = "malformed"
 
 
 class MethodNotAllowed(StreamerError):
@@ -55,8 +64,11 @@ class HttpVersion(StreamerError):
 def response(error: StreamerError, headers: dict[str, str] | None = None) -> web.Response:
     """The answer for an error that happened before the first byte of a body."""
     status = STATUS.get(error.code, 500)
+    details = dict(error.details)
+    if "candidates" in details:
+        details["candidates"] = [_candidate(each) for each in details["candidates"]]  # type: ignore[attr-defined]
     members = {
-        **error.details,
+        **details,
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -67,12 +79,17 @@ def response(error: StreamerError, headers: dict[str, str] | None = None) -> web
         status=status,
         body=json.dumps(members, default=str).encode() + b"\n",
         content_type=CONTENT_TYPE,
-        headers=headers,
+        headers={"Server": SERVER, **(headers or {})},
     )
     retry_after = error.details.get("retry_after", 5 if status == 503 else None)
     if retry_after is not None:
         answer.headers["Retry-After"] = str(retry_after)
     return answer
+
+
+def _candidate(found: object) -> object:
+    """One store gives IDs, a look-up across several stores gives each with its store: programs see objects."""
+    return {"id": found} if isinstance(found, str) else found
 
 
 @web.middleware
@@ -81,6 +98,7 @@ async def problems(
 ) -> web.StreamResponse:
     """Turns every failure before the first byte into a problem; counts statuses."""
     headers: dict[str, str] | None = None
+    failure: StreamerError | None = None
     try:
         answer = await handler(request)
     except StreamerError as error:
@@ -89,6 +107,8 @@ async def problems(
         allowed = ", ".join(sorted(error.allowed_methods))
         failure = MethodNotAllowed(f"{request.method} is not possible here; {allowed} is")
         headers = {"Allow": allowed}
+    except web.HTTPNotFound:
+        failure = NotFound(f"there is nothing at {request.path[:300]!r}; /openapi.json lists what there is")
     except web.HTTPException as error:
         answer = web.Response(
             status=error.status,
@@ -98,14 +118,11 @@ async def problems(
             + b"\n",
             content_type=CONTENT_TYPE,
         )
-        failure = None
     except ConnectionError:
         raise  # the client is gone, or its body was broken off on purpose
     except Exception as caught:
         log.error("request failed", method=request.method, path=request.path, exc_info=caught)
         failure = StreamerError("an error inside streamer; its log says more")
-    else:
-        failure = None
     if failure is not None:
         answer = response(failure, headers)
     # Anything still unread of the request's body would be taken for the next request.

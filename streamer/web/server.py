@@ -8,15 +8,18 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio.lowlevel
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 
 from streamer.errors import Conflict, InvalidRequest, StreamerError
+from streamer.web.connection import Connection
 
+_BACKLOG = 512
 _KEEPALIVE = 75.0
 _SHUTDOWN = 1.0
 """Seconds for aiohttp's own shutdown (it may take twice that): every export was ended before it begins."""
@@ -40,12 +43,11 @@ class Server:
     def __init__(self) -> None:
         self.addresses: list[str] = []
         """As clients reach them: `http://127.0.0.1:8080`, `unix:/run/streamer.sock`."""
-        self._open: list[tuple[web.SockSite, socket.socket]] = []
+        self._open: list[tuple[asyncio.Server, socket.socket]] = []
 
-    async def start(self, runner: web.AppRunner, listener: socket.socket, address: str) -> None:
-        site = web.SockSite(runner, listener)
-        await site.start()
-        self._open.append((site, listener))
+    async def start(self, connection: Callable[[], Connection], listener: socket.socket, address: str) -> None:
+        opened = await asyncio.get_running_loop().create_server(connection, sock=listener, backlog=_BACKLOG)
+        self._open.append((opened, listener))
         self.addresses.append(address)
 
     async def close_listeners(self) -> None:
@@ -58,8 +60,8 @@ class Server:
         for _ in range(4):
             await anyio.lowlevel.checkpoint()
         while self._open:
-            site, _ = self._open.pop()
-            await site.stop()
+            opened, _ = self._open.pop()
+            opened.close()
 
 
 @asynccontextmanager
@@ -74,17 +76,21 @@ async def listening(
     if not HttpRequestParser.__module__.endswith("_http_parser"):
         raise StreamerError("aiohttp's C parser is missing; its Python parser is not fit for hostile input")
     parsed = [_parse(address) for address in addresses]
-    runner = web.AppRunner(
-        app,
-        handler_cancellation=cancellation,
-        access_log=None,
+    runner = web.AppRunner(app, handler_cancellation=cancellation, access_log=None, shutdown_timeout=_SHUTDOWN)
+    await runner.setup()
+    handlers = runner.server
+    assert handlers is not None
+    connection = partial(
+        Connection,
+        handlers,
+        loop=asyncio.get_running_loop(),
         logger=_log,
+        access_log=None,  # type: ignore[arg-type]  # which is how aiohttp wants it turned off
         keepalive_timeout=_KEEPALIVE,
-        shutdown_timeout=_SHUTDOWN,
         auto_decompress=False,  # a bomb would be inflated for us; imports sniff and bound it themselves
     )
-    await runner.setup()
     server = Server()
+    sockets: dict[str, tuple[int, int]] = {}
     try:
         for host, port, path in parsed:
             try:
@@ -93,14 +99,15 @@ async def listening(
                 raise Conflict(f"cannot listen on {path or f'{host}:{port}'}: {error.strerror or error}") from error
             shown = f"[{host}]" if ":" in host else host
             address = f"http://{shown}:{listener.getsockname()[1]}" if path is None else f"unix:{path}"
-            await server.start(runner, listener, address)
+            if path is not None:
+                sockets[path] = _identity(path)
+            await server.start(connection, listener, address)
         yield server
     finally:
         await server.close_listeners()
         await runner.cleanup()
-        for _, _, path in parsed:
-            if path is not None and f"unix:{path}" in server.addresses:
-                _remove_socket(path)
+        for path, identity in sockets.items():
+            _remove_socket(path, identity)
 
 
 def _parse(address: str) -> tuple[str, int, str | None]:
@@ -130,7 +137,7 @@ def _parse(address: str) -> tuple[str, int, str | None]:
 
 def _tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=512)
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
 def _unix(path: str) -> socket.socket:
@@ -144,30 +151,39 @@ def _unix(path: str) -> socket.socket:
             raise Conflict(f"cannot listen on unix:{path}: it exists and is in use")
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mode must be right from the first moment: a chmod after bind would leave a window.
-    before = os.umask(0o177)
     try:
+        # bind takes the mode from the descriptor: a chmod afterwards would leave a window.
+        os.fchmod(listener.fileno(), 0o600)
         listener.bind(path)
-        listener.listen(512)
+        listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.umask(before)
     return listener
 
 
 def _answers(path: str) -> bool:
+    """Whether somebody has the socket open. Only a refusal says no: one of another type or with a full queue lives."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
-        except OSError:
+        except ConnectionRefusedError:
             return False
+        except OSError:
+            return True
         return True
 
 
-def _remove_socket(path: str) -> None:
+def _identity(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+def _remove_socket(path: str, identity: tuple[int, int]) -> None:
+    """Unlinks our own socket, not that of a server which took its place."""
     try:
-        os.unlink(path)
+        if _identity(path) == identity:
+            os.unlink(path)
     except FileNotFoundError:
         pass

@@ -39,7 +39,7 @@ class Body:
                 return await self._content.readany()
         except TimeoutError:
             raise Stalled(f"cannot import: nothing came for {self._silence:g} seconds") from None
-        except (web.RequestPayloadError, ConnectionError, web.PayloadAccessError) as error:
+        except (web.RequestPayloadError, web.PayloadAccessError, OSError) as error:
             raise InvalidArchive("cannot import: the upload ended before its end") from error
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Generator, Iterator
 from typing import cast
 
 from streamer.changeset import content, descriptor
-from streamer.errors import SourceChanged, StoreDamaged
+from streamer.errors import SourceChanged, StoreDamaged, shown
 from streamer.oci import digest as digests
 from streamer.stores.base import Guard
 from streamer.stores.local import state as states
 from streamer.stores.local.places import Places
 from streamer.stores.local.unpack import SPLIT
 from streamer.tar import split
-from streamer.tar.entry import shown
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # Who wrote the store: 'trusted' (root, real owners) or 'UID:GID' (an ordinary user, user.overlay.* marks).
-        "CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+        "CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
         # One row per chain ID; `parent` is the chain ID below it, `size` the length of the tar in bytes.
         """
         CREATE TABLE layers (
@@ -18,7 +18,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             diff TEXT NOT NULL,
             parent TEXT REFERENCES layers (chain) DEFERRABLE INITIALLY DEFERRED,
             size INTEGER NOT NULL
-        ) STRICT
+        )
         """,
         "CREATE INDEX layers_by_diff ON layers (diff)",
         "CREATE INDEX layers_by_parent ON layers (parent)",
@@ -28,12 +28,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id TEXT PRIMARY KEY,
             data BLOB NOT NULL,
             top TEXT REFERENCES layers (chain) DEFERRABLE INITIALLY DEFERRED
-        ) STRICT
+        )
         """,
         """
         CREATE TABLE images (
             id TEXT PRIMARY KEY REFERENCES configs (id) DEFERRABLE INITIALLY DEFERRED
-        ) STRICT
+        )
         """,
         """
         CREATE TABLE names (
@@ -41,7 +41,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             tag TEXT NOT NULL,
             image TEXT NOT NULL REFERENCES images (id) DEFERRABLE INITIALLY DEFERRED,
             PRIMARY KEY (repository, tag)
-        ) STRICT, WITHOUT ROWID
+        ) WITHOUT ROWID
         """,
         "CREATE INDEX names_by_image ON names (image)",
         """
@@ -52,7 +52,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             image_name TEXT NOT NULL,
             created TEXT NOT NULL,
             mounted BLOB
-        ) STRICT
+        )
         """,
         "CREATE INDEX containers_by_config ON containers (config)",
     ),

@@ -14,12 +14,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamer.errors import DigestMismatch, InvalidArchive, LimitExceeded
+from streamer.errors import DigestMismatch, InvalidArchive, LimitExceeded, shown
 from streamer.stores.local.members import Member, cleaned
 from streamer.stores.local.source import File, Source
 from streamer.stores.local.staging import Staging
 from streamer.tar import entry as entries
-from streamer.tar.entry import Entry, shown
+from streamer.tar.entry import Entry
 from streamer.tar.reader import Reader
 
 MAX_MEMBERS = 50_000

@@ -14,12 +14,13 @@ from typing import cast
 
 from streamer.changeset.apply import Applier, Whiteouts
 from streamer.changeset.layers import Layers
+from streamer.errors import shown
 from streamer.stores.local import state as states
 from streamer.stores.local.places import Keeper, own_place, refuse_unstored
 from streamer.stores.local.source import Digesting, Source
 from streamer.tar import entry as entries
 from streamer.tar import split
-from streamer.tar.entry import Content, Entry, shown
+from streamer.tar.entry import Content, Entry
 from streamer.tar.source import Limits
 
 SPLIT = "tar-split.json.gz"

@@ -77,12 +77,12 @@ def test_in_use(attach: Attach) -> None:
 def test_only_overlays_are_detached(tmp_path: Path) -> None:
     target = tmp_path / "disk"
     target.mkdir()
-    with pytest.raises(NotFound, match="No overlay is mounted"):
+    with pytest.raises(NotFound, match="no overlay is mounted"):
         detach(os.fsencode(target))
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", target], check=True)
     try:
         assert not attached(os.fsencode(target))
-        with pytest.raises(NotFound, match="No overlay is mounted"):
+        with pytest.raises(NotFound, match="no overlay is mounted"):
             detach(os.fsencode(target))
     finally:
         subprocess.run(["umount", target], check=True)

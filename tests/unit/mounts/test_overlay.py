@@ -262,8 +262,8 @@ def test_without_the_privilege(
         (1, "Operation not permitted", NotPermitted, "It failed: this needs CAP_SYS_ADMIN"),
         (24, "Too many open files", LimitExceeded, "too many files are open"),
         (38, "Function not implemented", MountFailed, "this kernel has no overlay"),
-        (22, "overlay: /srv/x is not a directory", MountFailed, "It failed; the kernel's reason is in the log."),
-        (22, "overlay: odd options", MountFailed, "It failed: overlay: odd options."),
+        (22, "overlay: /srv/x is not a directory", MountFailed, "It failed; the kernel's reason is in the log"),
+        (22, "overlay: odd options", MountFailed, "It failed: overlay: odd options"),
     ],
 )
 def test_refusals_are_sentences_without_paths(number: int, words: str, kind: type[Exception], message: str) -> None:

@@ -57,8 +57,8 @@ def test_two_layers_without_privilege(as_nobody: Callable[..., str]) -> None:
             print(error, repr(table), sep="|")
     """
     assert as_nobody(code) == (
-        "Overlays cannot be mounted by this process: this needs CAP_SYS_ADMIN "
-        "(to read files of any owner also CAP_DAC_READ_SEARCH).|<MountTable 0 leases of 0 mounts>\n"
+        "overlays cannot be mounted by this process: this needs CAP_SYS_ADMIN "
+        "(to read files of any owner also CAP_DAC_READ_SEARCH)|<MountTable 0 leases of 0 mounts>\n"
     )
 
 
@@ -116,7 +116,7 @@ def test_a_layer_that_came_back_is_another_mount(make_layers: MakeLayers) -> Non
 @pytest.mark.parametrize(
     ("spoil", "kind", "message"),
     [
-        (lambda path: shutil.rmtree(path), SourceChanged, r"Layer 2 of 3 \(topmost first\) 'layer1/diff' is gone"),
+        (lambda path: shutil.rmtree(path), SourceChanged, r"layer 2 of 3 \(topmost first\) 'layer1/diff' is gone"),
         (lambda path: (shutil.rmtree(path), open(path, "w").close()), StoreDamaged, "'layer1/diff' is not a directory"),
         (
             lambda path: (shutil.rmtree(path), os.symlink("/etc", path)),

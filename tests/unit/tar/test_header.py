@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from streamer.errors import Unsupported
-from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, Profile, shown
+from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, Profile
 from streamer.tar.header import encode
 
 both = pytest.mark.parametrize("profile", list(Profile))
@@ -193,19 +193,3 @@ def test_full_names_that_are_no_text() -> None:
     with tarfile.open(fileobj=io.BytesIO(header + bytes(1024))) as file:
         (info,) = file
     assert info.name == "a\udcff"
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        (b"plain", "plain"),
-        ("ü".encode(), "ü"),
-        (b"\xff\n\x1b", "\\xff\\n\\x1b"),
-        ("\u202egnp".encode(), "\\u202egnp"),
-        (b"x" * 200, "x" * 200),
-        (b"x" * 201, "x" * 197 + "..."),
-        (b"\xff" * 200, "\\xff" * 49 + "\\..."),
-    ],
-)
-def test_names_in_messages(name: bytes, text: str) -> None:
-    assert shown(name) == text
