@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from streamer.errors import Unsupported
+from streamer.errors import Unsupported, shown
 from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, Profile
 from streamer.tar.header import encode
 
