@@ -172,8 +172,8 @@ def _opened(context: typer.Context, state: Path | None, store: list[str] | None)
         lines = []
         for each in service.catalog.stores():
             images, containers, layers = await each.images(), await each.containers(), await each.layers()
-            counts = f"{len(images)} images, {len(containers)} containers, {len(layers)} layers"
-            lines.append(f"{each.name} ({each.location}) has {counts}.")
+            counts = f"images {len(images)}, containers {len(containers)}, layers {len(layers)}"
+            lines.append(f"{each.name} ({each.location}) opens; {counts}.")
         return lines
 
     try:

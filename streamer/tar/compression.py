@@ -140,7 +140,7 @@ class _Decompressed:
         while self._decoder is not None:
             data = b""
             if self._decoder.needs_input and not (data := self._next()):
-                raise InvalidArchive(f"The {self._compression} stream is truncated")
+                raise InvalidArchive(f"the {self._compression} stream is truncated")
             out = self._decode(self._decoder, data, size)
             if self._decoder.eof:
                 # What the decoder did not use stands at the end of what it was given last.
@@ -159,11 +159,11 @@ class _Decompressed:
             text = str(error)
             if "memory" in text.lower():
                 raise LimitExceeded(
-                    f"The {self._compression} stream needs a larger window than the allowed {1 << _WINDOW_LOG} bytes",
+                    f"the {self._compression} stream needs a larger window than the allowed {1 << _WINDOW_LOG} bytes",
                     limit="window",
                     value=1 << _WINDOW_LOG,
                 ) from error
-            raise InvalidArchive(f"The {self._compression} stream is damaged: {text}") from error
+            raise InvalidArchive(f"the {self._compression} stream is damaged: {text}") from error
 
     def _next(self) -> bytes:
         """The next piece of input. Pieces are small at the start of a member and double: a decoder copies what it does
@@ -192,24 +192,24 @@ class _Decompressed:
                 self._at = len(self._input) - len(rest)
                 continue
             if skipped and self._compression is Compression.GZIP:
-                raise InvalidArchive("The gzip stream is followed by something else")
+                raise InvalidArchive("the gzip stream is followed by something else")
             if skipped % 4:
-                raise InvalidArchive("The xz stream has a padding that is no multiple of 4 bytes")
+                raise InvalidArchive("the xz stream has a padding that is no multiple of 4 bytes")
             return _DECODERS[self._compression]()
         if skipped % 4 and self._compression is Compression.XZ:
-            raise InvalidArchive("The xz stream has a padding that is no multiple of 4 bytes")
+            raise InvalidArchive("the xz stream has a padding that is no multiple of 4 bytes")
         return None
 
     def _check(self) -> None:
         limits = self._limits
         if self._out > limits.total:
             raise LimitExceeded(
-                f"The archive is longer than the allowed {limits.total} bytes", limit="total", value=limits.total
+                f"the archive is longer than the allowed {limits.total} bytes", limit="total", value=limits.total
             )
         used = self._in - len(self._input) + self._at
         if self._out > limits.ratio_from and self._out > limits.ratio * max(used, 1):
             raise LimitExceeded(
-                f"The {self._compression} stream expands to more than {limits.ratio} times its size",
+                f"the {self._compression} stream expands to more than {limits.ratio} times its size",
                 limit="ratio",
                 value=limits.ratio,
             )

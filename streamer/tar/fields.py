@@ -60,7 +60,7 @@ def parsed(block: bytes) -> Fields:
     except ValueError as error:
         member = shown(name)
         raise InvalidArchive(
-            f"The header of {member!r} has a field that is no number: {error}", member=member
+            f"the header of {member!r} has a field that is no number: {error}", member=member
         ) from None
 
 
@@ -103,4 +103,4 @@ def _verify(block: bytes) -> None:
         # Historic writers summed signed characters.
         right = promised in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in other))
     if not right:
-        raise InvalidArchive("A header has a wrong checksum: this is not a tar archive, or it is damaged")
+        raise InvalidArchive("a header has a wrong checksum: this is not a tar archive, or it is damaged")

@@ -35,9 +35,9 @@ class Records(dict[bytes, bytes]):
             if key in _REPEATED:
                 self.pairs.append((key, value))
             elif key in self:
-                raise InvalidArchive(f"An extended header has two records {shown(key)!r}")
+                raise InvalidArchive(f"an extended header has two records {shown(key)!r}")
             elif not value and (key in _EFFECTIVE or key.startswith(_SPARSE)):
-                raise InvalidArchive(f"An extended header has an empty record {shown(key)!r}")
+                raise InvalidArchive(f"an extended header has an empty record {shown(key)!r}")
             else:
                 self[key] = value
 
@@ -52,10 +52,10 @@ def _parsed(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         match = _LENGTH.match(body, at)
         end = at + int(match[1]) if match else 0
         if not match or not match.end() < end <= len(body) or body[end - 1] != 0x0A:
-            raise InvalidArchive("An extended header is malformed: a record has not the length it says")
+            raise InvalidArchive("an extended header is malformed: a record has not the length it says")
         key, equals, value = body[match.end() : end - 1].partition(b"=")
         if not key or not equals or b"\0" in key:
-            raise InvalidArchive("An extended header is malformed: a record has no proper key")
+            raise InvalidArchive("an extended header is malformed: a record has no proper key")
         yield key, value
         at = end
 
@@ -64,9 +64,9 @@ def refuse_effective(records: Records) -> None:
     """A global header may only hold what changes no member: some programs apply the others, Docker ignores them."""
     for key in records:
         if key in _EFFECTIVE or key in _OTHER_SPARSE or key.startswith((_SPARSE, _XATTR)):
-            raise InvalidArchive(f"A global extended header changes {shown(key)!r} of all members")
+            raise InvalidArchive(f"a global extended header changes {shown(key)!r} of all members")
     if records.pairs:
-        raise InvalidArchive("A global extended header has a sparse map")
+        raise InvalidArchive("a global extended header has a sparse map")
 
 
 def applied(entry: Entry, fields: Fields, records: Records, limits: Limits) -> None:
@@ -101,10 +101,10 @@ def applied(entry: Entry, fields: Fields, records: Records, limits: Limits) -> N
 def checked_name(name: bytes, limits: Limits) -> bytes:
     if len(name) > limits.name:
         raise LimitExceeded(
-            f"A name or link target is longer than the allowed {limits.name} bytes", limit="name", value=limits.name
+            f"a name or link target is longer than the allowed {limits.name} bytes", limit="name", value=limits.name
         )
     if b"\0" in name:
-        raise InvalidArchive(f"The name {shown(name)!r} contains a NUL byte", member=shown(name))
+        raise InvalidArchive(f"the name {shown(name)!r} contains a NUL byte", member=shown(name))
     return name
 
 

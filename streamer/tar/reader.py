@@ -43,12 +43,21 @@ class Reader:
     `Entry.name` and `linkname` are exactly as written (absolute, `..`, with or without the slash of a directory),
     `mode` is cut to 0o7777. Raises InvalidArchive (also for every truncation), LimitExceeded or Unsupported, and what
     the source raises. `raw` is told every byte of the archive in order except content of members that are not sparse.
+
+    `terminated`: whether an archive must end in two zero blocks. Without them one that was cut between two members
+    looks complete, so only a source that is verified in another way (by its digest) may do without.
     """
 
     def __init__(
-        self, source: Source, *, limits: Limits = _DEFAULT, raw: Callable[[bytes], None] | None = None
+        self,
+        source: Source,
+        *,
+        limits: Limits = _DEFAULT,
+        raw: Callable[[bytes], None] | None = None,
+        terminated: bool = True,
     ) -> None:
         self._cursor = Cursor(source, limits, raw)
+        self._terminated = terminated
         self._limits = limits
         self._headers = 0
         self._left = 0
@@ -71,10 +80,13 @@ class Reader:
         records: pax.Records | None = None
         long: dict[bytes, bytes] = {}
         while True:
+            if not self._terminated and records is None and not long and self._cursor.exhausted():
+                self._ended = True
+                raise StopIteration
             block = self._cursor.block()
             if block == _ZERO:
                 if records is not None or long:
-                    raise InvalidArchive("The archive ends behind an extension header that belongs to no member")
+                    raise InvalidArchive("the archive ends behind an extension header that belongs to no member")
                 self._end()
                 raise StopIteration
             fields = parsed(block)
@@ -167,7 +179,7 @@ class Reader:
         """The content of an extension header."""
         if fields.size > value:
             raise LimitExceeded(
-                f"An extension header is longer than the allowed {value} bytes", limit=limit, value=value
+                f"an extension header is longer than the allowed {value} bytes", limit=limit, value=value
             )
         body = self._cursor.take(fields.size)
         self._cursor.take(-fields.size % 512)
@@ -176,28 +188,29 @@ class Reader:
     def _long_name(self, fields: Fields) -> bytes:
         name = self._body(fields, "name", self._limits.name + 1).rstrip(b"\0")
         if not name:
-            raise InvalidArchive("A GNU long name is empty")
+            raise InvalidArchive("a GNU long name is empty")
         return pax.checked_name(name, self._limits)
 
     def _count(self) -> None:
         self._headers += 1
         if self._headers > self._limits.entries:
             raise LimitExceeded(
-                f"The archive has more than the allowed {self._limits.entries} headers",
+                f"the archive has more than the allowed {self._limits.entries} headers",
                 limit="entries",
                 value=self._limits.entries,
             )
 
     def _end(self) -> None:
-        if self._cursor.block() != _ZERO:
-            raise InvalidArchive("The archive has a lone zero block in its middle")
+        lone = not self._terminated and self._cursor.exhausted()
+        if not lone and self._cursor.block() != _ZERO:
+            raise InvalidArchive("the archive has a lone zero block in its middle")
         self._ended = True
         self._cursor.rest()
 
 
 def _check(entry: Entry) -> None:
     if not entry.name:
-        raise InvalidArchive("A member of the archive has no name")
+        raise InvalidArchive("a member of the archive has no name")
     if entry.type in _NO_SLASH and entry.name.endswith(b"/"):
         raise _invalid(entry, "a name that ends in a slash, but is no directory")
     if entry.type in (LINK, SYMLINK) and not entry.linkname:
@@ -207,7 +220,7 @@ def _check(entry: Entry) -> None:
 
 
 def _ambiguous() -> InvalidArchive:
-    return InvalidArchive("A member has extension headers of which programs disagree which one holds")
+    return InvalidArchive("a member has extension headers of which programs disagree which one holds")
 
 
 def _invalid(entry: Entry, what: str) -> InvalidArchive:

@@ -60,6 +60,13 @@ class Cursor:
             return block
         return self.take(512)
 
+    def exhausted(self) -> bool:
+        """Whether the source has come to its end."""
+        if self._at == len(self._ahead):
+            self._ahead, self._at = self._source.read(_AHEAD), 0
+            self._count(self._ahead)
+        return not self._ahead
+
     def take(self, size: int) -> bytes:
         """Exactly `size` bytes in memory: for headers, never for content."""
         parts = []
@@ -104,7 +111,7 @@ class Cursor:
         part = self._source.read(size)
         if not part:
             raise InvalidArchive(
-                f"The archive is truncated: it stops after {self._came} bytes without the two zero blocks of its end"
+                f"the archive is truncated: it stops after {self._came} bytes without the two zero blocks of its end"
             )
         self._count(part)
         return part
@@ -113,5 +120,5 @@ class Cursor:
         self._came += len(part)
         if self._came > self._limit:
             raise LimitExceeded(
-                f"The archive is longer than the allowed {self._limit} bytes", limit="total", value=self._limit
+                f"the archive is longer than the allowed {self._limit} bytes", limit="total", value=self._limit
             )

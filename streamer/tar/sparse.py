@@ -128,10 +128,10 @@ def _finish(entry: Entry, numbers: Sequence[int], size: int, stored: int) -> Non
 def _bound(count: int, limits: Limits) -> None:
     if count > limits.extents:
         raise LimitExceeded(
-            f"A sparse file has more than the allowed {limits.extents} extents", limit="extents", value=limits.extents
+            f"a sparse file has more than the allowed {limits.extents} extents", limit="extents", value=limits.extents
         )
 
 
 def _invalid(entry: Entry, what: str) -> InvalidArchive:
     member = shown(entry.name)
-    return InvalidArchive(f"The sparse map of {member!r} is malformed: {what}", member=member)
+    return InvalidArchive(f"the sparse map of {member!r} is malformed: {what}", member=member)

@@ -104,13 +104,16 @@ class SplitWriter:
         self._file.write(self._compressor.compress(line.encode("utf-8")))
 
 
-def record(source: Source, split: SplitWriter, *, limits: Limits = _DEFAULT) -> Iterator[tuple[Entry, Content]]:
+def record(
+    source: Source, split: SplitWriter, *, limits: Limits = _DEFAULT, terminated: bool = True
+) -> Iterator[tuple[Entry, Content]]:
     """The members of an archive, while its records are written to `split`.
 
     A content must be used before the iterator is advanced; what is not used is read all the same. After the last member
-    the source is read to its end; only then may `split` be closed (by the caller) and is it worth keeping.
+    the source is read to its end; only then may `split` be closed (by the caller) and is it worth keeping. `terminated`
+    is `Reader`'s.
     """
-    reader = Reader(source, limits=limits, raw=split.segment)
+    reader = Reader(source, limits=limits, raw=split.segment, terminated=terminated)
     for entry in reader:
         if entry.sparse is not None or not entry.size:
             yield entry, reader.content() if entry.stored else None
@@ -152,7 +155,7 @@ def records(file: BinaryIO) -> Generator[Record, None, None]:
             if not position:
                 raise ValueError("it has no records")
     except _DAMAGE as error:
-        raise StoreDamaged(f"A tar-split file cannot be read: {error}") from error
+        raise StoreDamaged(f"a tar-split file cannot be read: {error}") from error
 
 
 def _parsed(line: bytes, index: int, position: int) -> Record:

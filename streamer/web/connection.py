@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError
 
 from streamer.errors import StreamerError
 from streamer.web.problems import Malformed, response
@@ -24,8 +24,8 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if not isinstance(exc, BadHttpMessage):
             return super().handle_error(request, status, exc, message)
-        said = exc.message.strip().partition("\n")[0].rstrip(":.")
-        error: StreamerError = Malformed(f"the request is not well-formed HTTP/1.1: {said[:300]}")
+        said = "its target is no URL" if isinstance(exc, InvalidURLError) else exc.message.strip().partition("\n")[0]
+        error: StreamerError = Malformed(f"the request is not well-formed HTTP/1.1: {said[:300].rstrip(':.')}")
         answer = response(error)
         answer.force_close()
         return answer

@@ -228,13 +228,13 @@ def docker(engines: Engines, containerd: Path) -> Iterator[Command]:
     needs("dockerd", "docker")
     home = engines.home / "docker"
     home.mkdir()
-    (home / "config.json").write_text('{"features": {"containerd-snapshotter": false}}')
+    (home / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
     client = engines.command("docker", "--host", f"unix://{home}/s", root=home / "data", DOCKER_CONFIG=str(home))
     options = ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--userland-proxy=false"]
     with engines.daemon(
         "dockerd",
         *("dockerd", *options, "--storage-driver", "overlay2", "--containerd", containerd),
-        *("--config-file", home / "config.json", "--data-root", home / "data", "--exec-root", home / "exec"),
+        *("--config-file", home / "daemon.json", "--data-root", home / "data", "--exec-root", home / "exec"),
         *("--pidfile", home / "pid", "--host", f"unix://{home}/s"),
         answers=lambda: client("version", limit=5),
     ):

@@ -228,6 +228,8 @@ def _make(base: bytes, prefix: bytes, item: object, times: dict[bytes, int]) -> 
             times[path] = item.mtime
         return
     if isinstance(item, Append):
+        if not stat.S_ISREG(os.lstat(path).st_mode):  # a FIFO would block, a device might do anything
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
         with open(path, "ab") as file:
             file.write(_bytes(item.content))
         if item.mtime is not None:

@@ -83,7 +83,17 @@ class Intake:
             for row in reversed(below):
                 lowers.append(self._diff(row.chain))
                 stack.callback(os.close, lowers[-1])
-            found = unpack(plain, fd, lowers, ownership=self.ownership, limits=self.limits, algorithm=algorithm)
+            found = unpack(
+                plain,
+                fd,
+                lowers,
+                ownership=self.ownership,
+                limits=self.limits,
+                algorithm=algorithm,
+                # Some builders leave the end blocks of layers out, and the engines accept that; a digest that is known
+                # beforehand tells a whole layer from a cut one without them.
+                terminated=diff_id is None,
+            )
         if diff_id is not None and found.diff_id != diff_id:
             raise DigestMismatch(
                 f"{what} has the diff ID {found.diff_id} where its configuration promises {diff_id}",

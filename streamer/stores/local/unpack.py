@@ -54,10 +54,11 @@ def unpack(
     ownership: Ownership,
     limits: Limits,
     algorithm: str = "sha256",
+    terminated: bool = True,
 ) -> Unpacked:
     """Fills the empty directory `folder` from an uncompressed tar; `lowers` are the layers below, topmost first.
 
-    Reads the source to its end. InvalidArchive, LimitExceeded, StorageFull, NotPermitted, each naming the member.
+    Reads the source to its end. `terminated` is `tar.reader.Reader`'s. InvalidArchive, LimitExceeded, StorageFull, NotPermitted, each naming the member.
     """
     with contextlib.ExitStack() as stack:
         os.mkdir("diff", 0o755, dir_fd=folder)
@@ -81,7 +82,9 @@ def unpack(
         )
         hashed = Digesting(source, algorithm)
         writer = split.SplitWriter(file)
-        recording = cast("Generator[tuple[Entry, Content]]", split.record(hashed, writer, limits=limits))
+        recording = cast(
+            "Generator[tuple[Entry, Content]]", split.record(hashed, writer, limits=limits, terminated=terminated)
+        )
         with contextlib.closing(recording) as members:
             for index, (entry, content) in enumerate(members):
                 keeper.index = index

@@ -202,7 +202,7 @@ class TestDoctor:
 
     def test_counts_what_the_store_holds(self, sample: Path) -> None:
         shown = called("doctor", "--state", sample).stdout
-        assert f"local (local:{sample}) has 1 images, 0 containers, 2 layers." in shown
+        assert f"local (local:{sample}) opens; images 1, containers 0, layers 2." in shown
 
     def test_a_damaged_store_is_exit_code_1(self, state: Path) -> None:
         (state / "streamer.db").write_bytes(b"nonsense" * 1000)

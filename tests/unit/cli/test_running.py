@@ -25,7 +25,7 @@ async def test_an_error_comes_out_of_every_group() -> None:
         async with anyio.create_task_group():
             raise NotFound("x")
 
-    with pytest.raises(NotFound, match="^x$"):
+    with pytest.raises(NotFound, match=r"^x$"):
         await _interruptible(command)
 
 

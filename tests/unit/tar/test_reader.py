@@ -221,3 +221,17 @@ def test_messages_name_the_member_on_one_line() -> None:
     assert "\x1b" not in str(raised.value)
     assert len(str(raised.value)) < 300
     assert str(raised.value.details["member"]).startswith("a\\n\\x1b[31m\\xff")
+
+
+def test_a_verified_source_may_do_without_the_end_blocks() -> None:
+    whole = tarbytes.member(b"one", content=b"1" * 700) + tarbytes.member(b"two")
+    for end in (b"", bytes(512), bytes(1024), bytes(10240)):
+        raw: list[bytes] = []
+        reader = Reader(io.BytesIO(whole + end), raw=raw.append, terminated=False)
+        found = [(entry.name, b"".join(reader.content())) for entry in reader]
+        assert found == [(b"one", b"1" * 700), (b"two", b"")]
+        assert b"".join(raw) == whole[:512] + whole[1212:] + end
+    for cut in (1, 511, 513, 600, 1535, 1537):
+        with pytest.raises(InvalidArchive, match="truncated"):
+            for _ in Reader(io.BytesIO(whole[:cut]), terminated=False):
+                pass
