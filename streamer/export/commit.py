@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import anyio
-
 from streamer.export.closing import closing
 from streamer.export.diff import plan_diff
 from streamer.export.exporter import Exporter
@@ -42,9 +40,8 @@ async def commit(
     found = await local.container(container)
     plan = plan_diff(found, Options())
     session = Session(exporter.mounts, Report(), lambda: None)
-    with (
-        closing(plan.chunks(session)) as chunks,
-        anyio.CancelScope(shield=True),  # the generator belongs to the store's thread until that has ended
-    ):
+    # Cancelled by an anyio scope, the store stops at its next read and its thread is waited for; until then the
+    # generator is its.
+    with closing(plan.chunks(session)) as chunks:
         image = await local.commit(container, ChunkSource(chunks), name, comment=comment, author=author)
     return image  # noqa: RET504  # mypy cannot tell that `closing` does not swallow exceptions

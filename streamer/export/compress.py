@@ -69,15 +69,16 @@ def compressed(chunks: Iterator[bytes], compression: Compression) -> Iterator[by
 def _compressed(chunks: Iterator[bytes], compressor: _Compressor) -> Iterator[bytes]:
     pending: list[bytes] = []
     waiting = 0
+    enough = 1  # the first bytes leave at once: a reader may wait long for the next ones
     with closing(blocks(chunks, _BLOCK)) as source:
         for block in source:
             data = compressor.compress(block)
             if data:
                 pending.append(data)
                 waiting += len(data)
-            if waiting >= _CHUNK:
+            if waiting >= enough:
                 yield b"".join(pending)
-                pending, waiting = [], 0
+                pending, waiting, enough = [], 0, _CHUNK
     pending.append(compressor.flush())
     yield b"".join(pending)
 

@@ -12,7 +12,7 @@ import errno
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -176,7 +176,8 @@ class Exporter:
         error: BaseException | None = None
         try:
             session = Session(self.mounts, export.report, pipe.check)
-            chunks = verified(plan.chunks(session), plan.title, plan.size, plan.digest)
+            # Checked before compression as well: a compressor may take minutes of zeros before it gives anything.
+            chunks = _while_read(verified(plan.chunks(session), plan.title, plan.size, plan.digest), pipe)
             with closing(chunks), closing(compressed(chunks, plan.compression)) as body:
                 for chunk in body:
                     pipe.send(chunk)
@@ -207,6 +208,14 @@ class Exporter:
             log.warning("export failed", code=error.code, error=str(error), notes=_notes(error), **fields)
         else:
             log.error("export failed", exc_info=error, **fields)
+
+
+def _while_read(chunks: Iterator[bytes], pipe: Pipe) -> Iterator[bytes]:
+    """The same chunks; ConsumerGone between two of them once nobody reads. Closes `chunks`."""
+    with closing(chunks) as source:
+        for chunk in source:
+            pipe.check()
+            yield chunk
 
 
 def explained(plan: ExportPlan, caught: BaseException) -> BaseException:

@@ -78,7 +78,7 @@ async def _named(catalog: Catalog, name: str, store: str | None) -> list[tuple[r
             holders = {image.store for _, image in found}
             if len(holders) > 1:
                 await catalog.image(name, store)  # raises Ambiguous with the candidates, if `latest` is among them
-                raise InvalidRequest(f"{name!r} is in several stores; choose one with store=", parameter="store")
+                raise InvalidRequest(f"{name!r} is in several stores; say which one is meant", parameter="store")
             return [*found]
         return [(None, await catalog.image(name, store))]
     image = await catalog.image(name, store)

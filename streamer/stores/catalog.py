@@ -63,7 +63,7 @@ class Catalog:
         if len(found) > 1:
             candidates = [{"store": name, "id": identity(item)} for name, item in found]
             names = ", ".join(name for name, _ in found)
-            raise Ambiguous(f"{what} is in several stores ({names}); choose one with store=", candidates=candidates)
+            raise Ambiguous(f"{what} is in several stores ({names}); say which one is meant", candidates=candidates)
         return found[0][1]
 
     def _where(self, store: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError
 
 from streamer.errors import StreamerError
@@ -26,6 +26,6 @@ class Connection(web.RequestHandler):
             return super().handle_error(request, status, exc, message)
         said = "its target is no URL" if isinstance(exc, InvalidURLError) else exc.message.strip().partition("\n")[0]
         error: StreamerError = Malformed(f"the request is not well-formed HTTP/1.1: {said[:300].rstrip(':.')}")
-        answer = response(error)
+        answer = response(error, {hdrs.CONNECTION: "close"})
         answer.force_close()
         return answer

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import struct
+import tarfile
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support import docker_cp, exports, trees
+from support import docker_cp, exports, overlays, trees
 from support.engines import Command
 from support.everything import CAPABILITY_2, CAPABILITY_3, EVERYTHING, SECOND
-from support.trees import Device, Dir, Fifo, File, Link, Symlink
+from support.trees import Append, Device, Dir, Fifo, File, Link, Remove, Set, Symlink
 
 from streamer.export.container import plan_container
+from streamer.export.diff import plan_diff
 from streamer.export.plan import Options
+from streamer.mounts.mount import Snapshot
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 docker_command = pytest.mark.skipif(not docker_cp.available(), reason="the docker command is not installed")
@@ -175,6 +180,54 @@ async def test_whole_container_as_a_daemon_exports_it(docker: Command, tmp_path:
         same_bytes(_masked(given), _masked(docker("export", container)))
     finally:
         docker("rm", container)
+        docker("rmi", "-f", image)
+
+
+async def test_diff_as_a_daemon_commits_it(docker: Command, tmp_path: Path) -> None:
+    """`docker commit` of a container whose upper directory a real overlay wrote: deletions, an opaque directory."""
+    tree = tmp_path / "r"
+    trees.make(tree, *EVERYTHING)
+    image = docker.text("import", _packed(tree))
+    container = docker.text("create", image, "/none")
+    committed = None
+    try:
+        layers = docker.json("inspect", "--format", "{{json .GraphDriver.Data}}", container)
+        upper, *lowers = (os.fsencode(path) for path in [layers["UpperDir"], *layers["LowerDir"].split(":")])
+        with overlays.mounted(lowers, upper) as merged:
+            trees.make(merged, *CHANGES)
+        committed = docker.text("commit", container)
+        docker("save", "-o", tmp_path / "saved.tar", committed)
+        found = replace(
+            exports.container(upper, below=lowers), snapshot=Snapshot("overlay", tuple(lowers), upper=upper)
+        )
+        given = await exports.body(plan_diff(found, Options()))
+        same_bytes(_masked(given), _masked(_top_layer(tmp_path / "saved.tar")))
+    finally:
+        docker("rm", container)
+        docker("rmi", "-f", *filter(None, [committed, image]))
+
+
+CHANGES = (
+    *(Remove(name) for name in ("large", "deep", "capable")),
+    Remove("tmp"),
+    Dir("tmp", File("instead")),
+    File("setuid", b"changed", mode=0o4711),
+    File("new/deep/" + "n" * 120, b"x"),
+    Set("hole", mode=0o600),
+    Append("block", b"more"),
+    Link("hard3", "z/hard"),
+    Remove(b"not-utf8-\xff\xfe"),
+    File("capable-now", xattrs={"security.capability": CAPABILITY_2}),
+)
+
+
+def _top_layer(saved: Path) -> bytes:
+    with tarfile.open(saved) as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest is not None
+        layer = archive.extractfile(json.load(manifest)[0]["Layers"][-1])
+        assert layer is not None
+        return layer.read()
 
 
 def _packed(tree: Path) -> Path:

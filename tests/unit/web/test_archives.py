@@ -81,8 +81,7 @@ def test_head_says_what_get_says(site: Site, target: str, compression: str) -> N
     assert head.headers == answer.headers
     length = answer.headers.get("content-length")
     assert (length is None) == (chunked is not None)
-    assert (length is not None) == (target.partition("?")[0] in {known.partition("?")[0] for known in KNOWN} and
-                                    compression == "none" and "exclude" not in target)
+    assert (length is not None) == (compression == "none" and not target.startswith(tuple(UNKNOWN)))
     assert length in (None, str(len(answer.body)))
     media_type, suffix = TYPES[compression]
     assert answer.headers["content-type"] == media_type
@@ -174,11 +173,11 @@ def test_a_name_without_tag_is_all_its_tags(site: Site) -> None:
     assert tags(site.get("/v1/images/team/app/one:2.0/archive")) == [["team/app/one:2.0"]]
 
 
-def test_an_id_is_the_image_without_names(site: Site) -> None:
-    for reference in (ONE.id, ONE.id.removeprefix("sha256:"), ONE.id[7:19]):
-        archive = site.get(f"/v1/images/{reference}/archive")
-        assert tags(archive) == [[]]
-        assert "repositories" not in entries(archive)
+@pytest.mark.parametrize("reference", [ONE.id, ONE.id.removeprefix("sha256:"), ONE.id[7:19], ONE.id[:30]])
+def test_an_id_is_the_image_without_names(site: Site, reference: str) -> None:
+    archive = site.get(f"/v1/images/{reference}/archive")
+    assert tags(archive) == [[]]
+    assert "repositories" not in entries(archive)
 
 
 def test_several_images_share_their_layers(site: Site) -> None:
@@ -262,9 +261,7 @@ def test_what_a_container_holds(site: Site) -> None:
 
 @with_mounts
 def test_what_a_diff_holds(site: Site) -> None:
-    assert [*entries(site.get(DIFF))] == ["etc", "etc/a", ".wh.link", "new", "raw-\udcff"] or [
-        *entries(site.get(DIFF))
-    ] == ["etc", "etc/a", "new", "raw-\udcff", ".wh.link"]
+    assert sorted(entries(site.get(DIFF))) == [".wh.link", "etc", "etc/a", "new", "raw-\udcff"]
 
 
 @with_mounts
@@ -291,6 +288,7 @@ OPTIONS: list[tuple[str, str, set[str]]] = [
     (ROOTFS, "path=/etc/a", {"a"}),
     (ROOTFS, "path=%2Fetc%2Fa", {"a"}),
     (ROOTFS, "path=link", {"link"}),
+    (ROOTFS, "path=./etc/./a", {"a"}),
     (ROOTFS, "path=../../etc", {"etc", "etc/a", "etc/b"}),
     (BOX, "path=raw-%FF", {"raw-\udcff"}),
     (BOX, "include=raw-%FF", {"raw-\udcff"}),
