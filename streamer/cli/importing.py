@@ -8,7 +8,7 @@ import anyio
 
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
-from streamer.stores.local.importing import Kind
+from streamer.stores.base import ArchiveKind
 from streamer.tar.reader import Limits
 from streamer.web.listing import image_value
 
@@ -25,7 +25,7 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
             report = await service.local.import_archive(
                 opened,
                 name=name,
-                kind=Kind(format),
+                kind=ArchiveKind(format),
                 progress=advance,
                 limits=Limits(total=service.settings.max_import_bytes),
             )

@@ -8,8 +8,7 @@ from streamer.export.closing import closing
 from streamer.export.diff import plan_diff
 from streamer.export.exporter import Exporter
 from streamer.export.plan import Options, Report, Session
-from streamer.stores.base import Image
-from streamer.stores.local.store import LocalStore
+from streamer.stores.base import Image, WritableStore
 
 
 class ChunkSource:
@@ -30,7 +29,7 @@ class ChunkSource:
 
 
 async def commit(
-    local: LocalStore, exporter: Exporter, container: str, name: str, *, comment: str = "", author: str = ""
+    local: WritableStore, exporter: Exporter, container: str, name: str, *, comment: str = "", author: str = ""
 ) -> Image:
     """The container's changes as a new layer on its image, under `name`.
 

@@ -7,13 +7,16 @@ looks like an empty directory, not like an error, so without this check an archi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import enum
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from streamer.mounts.mount import Snapshot
 from streamer.oci.config import Config
 from streamer.oci.reference import Reference
+from streamer.tar.source import Limits, Source
 
 Guard: TypeAlias = Callable[[], None]
 
@@ -99,4 +102,52 @@ class Store(Protocol):
 
     async def layer(self, digest: str) -> Layer:
         """By chain ID, or by diff ID (any one of several layers with that diff ID: their tars are the same)."""
+        ...
+
+
+class ArchiveKind(enum.StrEnum):
+    """What an archive is. AUTO tells an image archive from a root file system by its first member that is a file."""
+
+    AUTO = "auto"
+    DOCKER_ARCHIVE = "docker-archive"
+    OCI = "oci"
+    ROOTFS = "rootfs"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import brought. `moved` maps familiar names that another image had to that image's ID; `bytes` were read
+    from the source."""
+
+    images: tuple[Image, ...]
+    layers_new: int
+    layers_shared: int
+    bytes: int
+    moved: Mapping[str, str]
+
+
+class WritableStore(Store, Protocol):
+    """A store that takes images in. Every method is all or nothing: a failure leaves no name and no file behind."""
+
+    async def import_archive(
+        self,
+        source: Source | Path,
+        *,
+        name: str | None = None,
+        kind: ArchiveKind = ArchiveKind.AUTO,
+        progress: Callable[[int], None] | None = None,
+        limits: Limits = ...,
+    ) -> ImportReport:
+        """Takes in an archive in any compression, verified against every digest it names. `source` is read in a thread
+        of the store's own; a path may be a file or an OCI layout directory. `progress` is told the bytes read so far.
+
+        InvalidArchive, DigestMismatch, LimitExceeded, StorageFull, Unsupported, each naming the member; what the source
+        raises passes through.
+        """
+        ...
+
+    async def commit(
+        self, container: str, source: Source, name: str | None = None, *, comment: str = "", author: str = ""
+    ) -> Image:
+        """A new image: the container's image and, on top, the layer tar that `source` gives."""
         ...

@@ -13,7 +13,7 @@ from aiohttp import web
 from streamer.errors import InvalidRequest
 from streamer.export.image import Format
 from streamer.export.plan import Options
-from streamer.stores.local.importing import Kind as ImportKind
+from streamer.stores.base import ArchiveKind
 from streamer.tar.compression import Compression
 from streamer.tar.entry import Profile
 
@@ -79,7 +79,7 @@ PATH = Parameter("path", "Only this subtree.", {"type": "string", "minLength": 1
 NAME = Parameter("name", "An image; may be repeated.", {"type": "string"}, many=True, required=True)
 FORMAT = _choice("format", "`oci`: OCI layout with manifest.json; `docker-legacy`: a directory per layer.", Format)
 AS = Parameter("name", "Name of the imported image, where the archive gives none.", {"type": "string"})
-KIND = _choice("format", "What the body is; `auto` finds out.", ImportKind)
+KIND = _choice("format", "What the body is; `auto` finds out.", ArchiveKind)
 
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH)
 IMAGE = (STORE, COMPRESSION, FORMAT)

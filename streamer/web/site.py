@@ -9,8 +9,8 @@ from aiohttp import web
 from streamer.export.background import Background
 from streamer.export.exporter import Exporter
 from streamer.metrics import Metrics
+from streamer.stores.base import WritableStore
 from streamer.stores.catalog import Catalog
-from streamer.stores.local.store import LocalStore
 
 
 class Health:
@@ -26,7 +26,7 @@ class Health:
 @dataclass(frozen=True, slots=True)
 class Site:
     catalog: Catalog
-    local: LocalStore
+    local: WritableStore
     exporter: Exporter
     background: Background
     health: Health = field(default_factory=Health)

@@ -9,7 +9,7 @@ import anyio.from_thread
 from aiohttp import web
 
 from streamer.errors import InvalidArchive, Stalled
-from streamer.stores.local.importing import Kind
+from streamer.stores.base import ArchiveKind
 from streamer.tar.reader import Limits
 from streamer.web.listing import image_value
 from streamer.web.site import SITE
@@ -51,7 +51,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
         return await site.local.import_archive(
             source,
             name=values.get("name"),
-            kind=values.get("format", Kind.AUTO),
+            kind=values.get("format", ArchiveKind.AUTO),
             limits=Limits(total=site.max_import_bytes),
         )
 

@@ -237,7 +237,11 @@ def _packed(tree: Path) -> Path:
 
 
 def _masked(archive: bytes) -> bytes:
-    """The archive with permissions only in its modes, without checksums and names of users and groups."""
+    """The archive with permissions only in its modes, without checksums and names of users and groups.
+
+    And without link names of regular files: an overlay's whiteouts are links of one another, which shows so in what
+    Docker makes of them.
+    """
     masked = bytearray(archive)
     at = 0
     while at < len(masked) and masked[at : at + 512] != bytes(512):
@@ -246,5 +250,7 @@ def _masked(archive: bytes) -> bytes:
         masked[at + 100 : at + 108] = b"%07o\0" % (mode & 0o7777)
         masked[at + 148 : at + 156] = bytes(8)
         masked[at + 265 : at + 329] = bytes(64)
+        if masked[at + 156 : at + 157] == b"0":
+            masked[at + 157 : at + 257] = bytes(100)
         at += 512 + -(-size // 512) * 512
     return bytes(masked)

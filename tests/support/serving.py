@@ -11,9 +11,8 @@ import anyio
 
 from streamer.export.background import Background
 from streamer.export.exporter import Exporter, exporter
-from streamer.stores.base import Store
+from streamer.stores.base import Store, WritableStore
 from streamer.stores.catalog import Catalog
-from streamer.stores.local.store import LocalStore
 from streamer.web.app import application
 from streamer.web.server import Server, listening
 from streamer.web.site import Health, Site
@@ -43,7 +42,7 @@ async def served(
         background = Background(tasks)
         site = Site(
             catalog=Catalog({store.name: store}),
-            local=cast("LocalStore", store),
+            local=cast("WritableStore", store),
             exporter=exports,
             background=background,
             stall_timeout=stall_timeout,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,17 @@ from streamer.oci import document
 from streamer.oci import reference as references
 from streamer.oci.config import Config
 from streamer.oci.reference import Reference
-from streamer.stores.base import Image
+from streamer.stores.base import ArchiveKind, Image, ImportReport
 from streamer.stores.local import catalog, lookup, records
 from streamer.stores.local.catalog import LayerRow
 from streamer.stores.local.core import Core
-from streamer.stores.local.ingest import Kind, now, take
+from streamer.stores.local.ingest import now, take
 from streamer.stores.local.intake import Intake, TakenImage
 from streamer.stores.local.source import Source, Watch
 from streamer.stores.local.staging import Staging
 from streamer.stores.local.state import storage
 from streamer.tar.compression import decompressed
 from streamer.tar.source import Limits
-
-__all__ = ["ImportReport", "Kind", "commit", "image_name", "import_archive"]
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    """What an import brought. `moved` maps familiar names that another image had to that image's ID; `bytes` were read
-    from the source."""
-
-    images: tuple[Image, ...]
-    layers_new: int
-    layers_shared: int
-    bytes: int
-    moved: Mapping[str, str]
 
 
 def image_name(text: str) -> Reference:
@@ -57,7 +42,7 @@ async def import_archive(
     source: Source | Path,
     *,
     name: str | None,
-    kind: Kind,
+    kind: ArchiveKind,
     progress: Callable[[int], None] | None,
     limits: Limits,
 ) -> ImportReport:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import enum
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path
 from streamer.errors import InvalidArchive, InvalidRequest, LimitExceeded, NotFound
 from streamer.oci import config as configs
 from streamer.oci.reference import Reference
+from streamer.stores.base import ArchiveKind
 from streamer.stores.local.archives import docker_archive, oci_layout
 from streamer.stores.local.intake import Intake, TakenImage
 from streamer.stores.local.members import Layout, Members, cleaned
@@ -24,16 +24,6 @@ from streamer.tar.compression import decompressed
 from streamer.tar.reader import Reader
 from streamer.tar.source import Limits
 
-
-class Kind(enum.StrEnum):
-    """What an archive is. AUTO tells an image archive from a root file system by its first member that is a file."""
-
-    AUTO = "auto"
-    DOCKER_ARCHIVE = "docker-archive"
-    OCI = "oci"
-    ROOTFS = "rootfs"
-
-
 _LOOK_AHEAD = Limits(entries=20_000, total=16 << 20)
 _IMAGE_MEMBER = re.compile(
     r"manifest\.json|repositories|oci-layout|index\.json|blobs/(?:sha256|sha512)/[0-9a-f]+"
@@ -42,7 +32,7 @@ _IMAGE_MEMBER = re.compile(
 
 
 def take(
-    source: Source | Path, kind: Kind, name: Reference | None, comment: str, intake: Intake, watch: Watch
+    source: Source | Path, kind: ArchiveKind, name: Reference | None, comment: str, intake: Intake, watch: Watch
 ) -> list[TakenImage]:
     """Everything in the source, verified and unpacked; `name`, if given, replaces the names that the archive gives."""
     if isinstance(source, Path):
@@ -54,16 +44,16 @@ def take(
 
 
 def _stream(
-    source: Source, kind: Kind, name: Reference | None, comment: str, intake: Intake, watch: Watch
+    source: Source, kind: ArchiveKind, name: Reference | None, comment: str, intake: Intake, watch: Watch
 ) -> list[TakenImage]:
     _, plain = decompressed(watch.wrap(source), limits=intake.limits)
-    if kind is Kind.AUTO:
+    if kind is ArchiveKind.AUTO:
         replay = Replay(plain)
         if not _holds_image(replay):
-            kind = Kind.ROOTFS
+            kind = ArchiveKind.ROOTFS
         replay.rewind()
         plain = replay
-    if kind is Kind.ROOTFS:
+    if kind is ArchiveKind.ROOTFS:
         return [_rootfs(plain, name, comment, intake)]
     with contextlib.closing(Spool(intake.staging)) as spool:
         spool.fill(Reader(plain, limits=intake.limits))
@@ -76,19 +66,21 @@ def _rootfs(plain: Source, name: Reference | None, comment: str, intake: Intake)
     return TakenImage(config, (name,) if name else (), (row,))
 
 
-def _layout(layout: Layout, kind: Kind, name: Reference | None, intake: Intake) -> list[TakenImage]:
-    if kind is Kind.ROOTFS:
+def _layout(layout: Layout, kind: ArchiveKind, name: Reference | None, intake: Intake) -> list[TakenImage]:
+    if kind is ArchiveKind.ROOTFS:
         raise InvalidRequest("a root file system is imported from a tar, not from a directory")
     if layout.find("oci-layout") is None and layout.find("manifest.json") is None:
         raise InvalidArchive("the directory is not an OCI layout: it has no oci-layout file", member="oci-layout")
-    if kind is Kind.AUTO and layout.find("oci-layout") is not None:
-        kind = Kind.OCI
+    if kind is ArchiveKind.AUTO and layout.find("oci-layout") is not None:
+        kind = ArchiveKind.OCI
     return _members(layout, kind, name, intake)
 
 
-def _members(members: Members, kind: Kind, name: Reference | None, intake: Intake) -> list[TakenImage]:
+def _members(members: Members, kind: ArchiveKind, name: Reference | None, intake: Intake) -> list[TakenImage]:
     # An archive of a current Docker is both; its manifest.json is what `docker load` goes by.
-    if kind is Kind.OCI or (kind is Kind.AUTO and members.find("manifest.json") is None and _is_layout(members)):
+    if kind is ArchiveKind.OCI or (
+        kind is ArchiveKind.AUTO and members.find("manifest.json") is None and _is_layout(members)
+    ):
         found = oci_layout(members)
     else:
         found = docker_archive(members)

@@ -21,12 +21,11 @@ from streamer.errors import InvalidRequest, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
-from streamer.stores.base import Container, Image, Layer
+from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, Layer
 from streamer.stores.local import catalog, containers, importing, lookup, records, removal, staging
 from streamer.stores.local import state as states
 from streamer.stores.local.core import Core
 from streamer.stores.local.database import Database
-from streamer.stores.local.importing import ImportReport, Kind
 from streamer.stores.local.removal import Removal
 from streamer.stores.local.source import Source
 from streamer.stores.local.unpack import Ownership
@@ -114,7 +113,7 @@ class LocalStore:
         source: Source | Path,
         *,
         name: str | None = None,
-        kind: Kind | str = Kind.AUTO,
+        kind: ArchiveKind | str = ArchiveKind.AUTO,
         progress: Callable[[int], None] | None = None,
         limits: Limits = _LIMITS,
     ) -> ImportReport:
@@ -127,9 +126,11 @@ class LocalStore:
         Unsupported, each naming the member; what the source raises passes through.
         """
         try:
-            kind = Kind(kind)
+            kind = ArchiveKind(kind)
         except ValueError:
-            raise InvalidRequest(f"{kind!r} is not a kind of archive: {', '.join(Kind)}", parameter="kind") from None
+            raise InvalidRequest(
+                f"{kind!r} is not a kind of archive: {', '.join(ArchiveKind)}", parameter="kind"
+            ) from None
         return await importing.import_archive(
             self._core, source, name=name, kind=kind, progress=progress, limits=limits
         )

@@ -58,7 +58,8 @@ def unpack(
 ) -> Unpacked:
     """Fills the empty directory `folder` from an uncompressed tar; `lowers` are the layers below, topmost first.
 
-    Reads the source to its end. `terminated` is `tar.reader.Reader`'s. InvalidArchive, LimitExceeded, StorageFull, NotPermitted, each naming the member.
+    Reads the source to its end; `terminated` is `tar.reader.Reader`'s. InvalidArchive, LimitExceeded, StorageFull,
+    NotPermitted, each naming the member.
     """
     with contextlib.ExitStack() as stack:
         os.mkdir("diff", 0o755, dir_fd=folder)

@@ -74,7 +74,7 @@ def test_misuse_is_one_line_and_exit_code_2(arguments: list[str], message: str) 
 def test_choices_are_those_of_the_enumerations() -> None:
     from streamer.export.image import Format
     from streamer.export.plan import Kind
-    from streamer.stores.local.importing import Kind as ImportKind
+    from streamer.stores.base import ArchiveKind
     from streamer.tar.compression import Compression
     from streamer.tar.entry import Profile
 
@@ -82,7 +82,7 @@ def test_choices_are_those_of_the_enumerations() -> None:
     assert set(get_args(options.Compression)) == set(Compression)
     assert set(get_args(options.Profile)) == set(Profile)
     assert set(get_args(options.Format)) == set(Format)
-    assert set(get_args(options.ImportFormat)) == set(ImportKind)
+    assert set(get_args(options.ImportFormat)) == set(ArchiveKind)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -28,7 +28,7 @@ from streamer.errors import (
     StreamerError,
     Unsupported,
 )
-from streamer.stores.local.importing import Kind
+from streamer.stores.base import ArchiveKind
 from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
 
@@ -426,7 +426,7 @@ async def test_bad_parameters(tmp_path: Path) -> None:
     await refused(tmp_path, archive, InvalidReference, name=f"a@{GOOD.id}")
     await refused(tmp_path, tmp_path / "missing", NotFound)
     await refused(tmp_path, tmp_path / "layers", InvalidArchive)
-    await refused(tmp_path, tmp_path / "layers", InvalidRequest, kind=Kind.ROOTFS)
+    await refused(tmp_path, tmp_path / "layers", InvalidRequest, kind=ArchiveKind.ROOTFS)
 
 
 async def test_a_failed_import_leaves_the_old_image_and_its_name(tmp_path: Path) -> None:
@@ -461,11 +461,12 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kind", [Kind.DOCKER_ARCHIVE, Kind.ROOTFS])
-async def test_full_disk(kind: Kind, small: Path) -> None:
+@pytest.mark.parametrize("kind", [ArchiveKind.DOCKER_ARCHIVE, ArchiveKind.ROOTFS])
+async def test_full_disk(kind: ArchiveKind, small: Path) -> None:
     chance = random.Random(3)
     data = layer(*(file(f"f{number}", chance.randbytes(200_000)) for number in range(40)))
-    archive = images.pack(images.docker(images.image(data, names=["big:1"]))) if kind is Kind.DOCKER_ARCHIVE else data
+    saved = images.pack(images.docker(images.image(data, names=["big:1"])))
+    archive = saved if kind is ArchiveKind.DOCKER_ARCHIVE else data
     state = small / "state"
     await refused(state, archive, StorageFull, kind=kind)
     async with LocalStore.open(state) as store:

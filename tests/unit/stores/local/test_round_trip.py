@@ -10,7 +10,7 @@ import pytest
 from support import images
 from support.images import directory, file, layer, link, opaque, symlink, whiteout
 
-from streamer.stores.local.importing import Kind
+from streamer.stores.base import ArchiveKind
 from streamer.stores.local.store import LocalStore
 
 BIG = bytes(range(256)) * 9000
@@ -132,8 +132,8 @@ async def test_documents_may_come_first_or_last(first: str, tmp_path: Path) -> N
         await check(store, made)
 
 
-@pytest.mark.parametrize("kind", list(Kind)[:3])
-async def test_an_archive_that_is_both_can_be_read_as_either(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(ArchiveKind)[:3])
+async def test_an_archive_that_is_both_can_be_read_as_either(kind: ArchiveKind, tmp_path: Path) -> None:
     made = images.image(*ODD["three layers"], names=["a:1", "b:2"])
     async with LocalStore.open(tmp_path / "state") as store:
         report = await store.import_archive(only(images.both(made)), kind=kind)
@@ -192,8 +192,8 @@ async def test_image_without_layers(tmp_path: Path) -> None:
         assert container.snapshot.lowers == ()
 
 
-@pytest.mark.parametrize("kind", [Kind.AUTO, Kind.ROOTFS])
-async def test_root_file_system(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [ArchiveKind.AUTO, ArchiveKind.ROOTFS])
+async def test_root_file_system(kind: ArchiveKind, tmp_path: Path) -> None:
     data = layer(directory("./"), directory("./bin/"), file("./bin/sh", BIG, mode=0o755), symlink("./lib", "usr/lib"))
     async with LocalStore.open(tmp_path / "state") as store:
         source = images.Bytes(images.COMPRESS["zstd"](data), most=1000)
