@@ -93,7 +93,7 @@ async def test_the_form_that_came_in_makes_no_difference(
 # What each engine takes, seen with docker 20.10, podman 4.3, skopeo 1.9, containerd 1.6 as Debian 12 has them: docker
 # load has no zstd, ctr takes no compressed archive at all, and the library of podman and skopeo takes a zstd one but
 # fails on every gzip one, whoever made it.
-OCI, LEGACY = Format.OCI, Format.DOCKER_LEGACY
+OCI = Format.OCI
 NONE, GZIP, ZSTD = COMPRESSIONS
 TAKEN = [
     *(("docker", format, compression) for format in Format for compression in (NONE, GZIP)),

@@ -66,13 +66,16 @@ class Command:
 
         With `fails` it has to fail, and what it complains comes back.
         """
-        done = subprocess.run(
+        feed: dict[str, Any] = (
+            {"input": stdin or b""} if stdin is None or isinstance(stdin, bytes) else {"stdin": stdin}
+        )
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(
             [*self._prefix, *(a if isinstance(a, bytes) else str(a) for a in arguments)],
             env=self._environment,
             capture_output=True,
             timeout=limit,
             check=False,
-            **({"input": stdin or b""} if stdin is None or isinstance(stdin, bytes) else {"stdin": stdin}),  # type: ignore[arg-type]
+            **feed,
         )
         told = f"{self._name} {' '.join(map(str, arguments))}: {done.stderr.decode(errors='replace').strip()}"
         if fails:
@@ -121,7 +124,7 @@ class Engines:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 # Its parent may be killed: then it ends as well.
-                ["setpriv", "--pdeathsig", "TERM", *self._enter(), *map(os.fspath, command)],
+                ["setpriv", "--pdeathsig", "TERM", *self._enter(), *(os.fspath(part) for part in command)],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -230,14 +233,11 @@ def docker(engines: Engines, containerd: Path) -> Iterator[Command]:
     home.mkdir()
     (home / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
     client = engines.command("docker", "--host", f"unix://{home}/s", root=home / "data", DOCKER_CONFIG=str(home))
-    options = ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--userland-proxy=false"]
-    with engines.daemon(
-        "dockerd",
-        *("dockerd", *options, "--storage-driver", "overlay2", "--containerd", containerd),
-        *("--config-file", home / "daemon.json", "--data-root", home / "data", "--exec-root", home / "exec"),
-        *("--pidfile", home / "pid", "--host", f"unix://{home}/s"),
-        answers=lambda: client("version", limit=5),
-    ):
+    command: list[str | Path] = ["dockerd", "--storage-driver", "overlay2", "--containerd", containerd]
+    command += ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--userland-proxy=false"]
+    command += ["--config-file", home / "daemon.json", "--pidfile", home / "pid", "--host", f"unix://{home}/s"]
+    command += ["--data-root", home / "data", "--exec-root", home / "exec"]
+    with engines.daemon("dockerd", *command, answers=lambda: client("version", limit=5)):
         yield client
         containers = client.text("ps", "-aq").split()
         if containers:

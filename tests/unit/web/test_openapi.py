@@ -14,7 +14,7 @@ from support.sites import TWO, Site
 from streamer.web.openapi import document
 from streamer.web.routes import ROUTES
 
-EXAMPLES = 25
+EXAMPLES = 10
 """Per operation and phase; more find nothing new and take longer."""
 
 NOT_CHECKED = "positive_data_acceptance"

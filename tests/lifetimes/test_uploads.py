@@ -1,0 +1,451 @@
+"""Uploads: moment x failure x handler cancellation, over a real socket into a real store.
+
+After each: no row, no file, no descriptor, thread or task more than before, a status that fits (where anybody is left to
+hear it), and a good upload works at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from support import hostile, images
+from support.asking import ask, problem
+from support.clients import Client
+from support.images import directory, file, layer, link, symlink
+from support.leaks import held, settles
+from support.serving import served
+from support.uploads import GOOD, GOOD_ARCHIVE, Uploads, kept, nothing_left
+
+from streamer.errors import StreamerError
+from streamer.stores.local.store import LocalStore
+from streamer.web.problems import STATUS
+
+CHANCE = random.Random(5)
+LARGE = images.image(
+    layer(directory("d/"), *(file(f"d/{number}", CHANCE.randbytes(700_000)) for number in range(3))),
+    layer(file("top", CHANCE.randbytes(300_000))),
+    names=["large:1"],
+)
+ARCHIVE = images.pack(images.docker(LARGE))
+LAYER = next(name for name, data in images.docker(LARGE).items() if data == LARGE.layers[0])
+
+
+@pytest.fixture(params=[True, False], ids=["cancelling", "not-cancelling"])
+def cancellation(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_tracebacks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing that a client does is worth a line of aiohttp's or asyncio's, let alone a traceback."""
+    yield
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def begin(client: Client, framing: str, query: str = "") -> None:
+    header = f"Content-Length: {len(ARCHIVE)}\r\n" if framing == "length" else "Transfer-Encoding: chunked\r\n"
+    client.request(f"/v1/images{query}", "POST", header)
+
+
+def send(client: Client, framing: str, data: bytes) -> None:
+    if framing == "length":
+        client.send(data)
+        return
+    for start in range(0, len(data), 100_000):
+        piece = data[start : start + 100_000]
+        client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+
+async def test_a_good_upload(tmp_path: Path, cancellation: bool) -> None:
+    async with LocalStore.open(tmp_path) as store, served(store, cancellation=cancellation) as running:
+
+        def upload(framing: str) -> None:
+            with Client(running.port) as client:
+                begin(client, framing)
+                send(client, framing, ARCHIVE)
+                if framing == "chunked":
+                    client.send(b"0\r\n\r\n")
+                answer = client.answer()
+                assert answer.status == 201
+                (value,) = json.loads(answer.body)["images"]
+                assert (value["id"], value["names"], value["layers"]) == (LARGE.id, ["large:1"], LARGE.diff_ids)
+                assert answer.headers["location"] == f"/v1/images/{LARGE.id}/archive"
+                assert ask(running.port, answer.headers["location"], "HEAD").status == 200
+
+        for framing in ("length", "chunked"):  # the second finds every layer there already
+            await asyncio.to_thread(upload, framing)
+        for diff_id, data in zip(LARGE.diff_ids, LARGE.layers, strict=True):
+            assert (await asyncio.to_thread(ask, running.port, f"/v1/layers/{diff_id}/archive")).body == data
+
+
+@pytest.mark.parametrize("compression", images.COMPRESS)
+@pytest.mark.parametrize("form", ["docker-archive", "oci", "rootfs"])
+async def test_every_form_in_every_compression(tmp_path: Path, form: str, compression: str) -> None:
+    data = {
+        "docker-archive": images.pack(images.docker(GOOD)),
+        "oci": images.pack(images.oci(GOOD)),
+        "rootfs": GOOD.layers[0],
+    }[form]
+    async with nothing_left(tmp_path / "state") as uploads:
+        for query in ("?name=given:2", f"?name=given:2&format={form}"):
+            answer = await uploads.post(images.COMPRESS[compression](data), query)
+            assert answer.status == 201, answer
+            (value,) = json.loads(answer.body)["images"]
+            assert value["names"] == ["given:2"]
+            assert value["layers"] == (GOOD.diff_ids[:1] if form == "rootfs" else GOOD.diff_ids)
+            await uploads.store.remove_image("given:2")
+
+
+OFFSETS = [0, 1, 511, 513, (64 << 10) + 1, len(ARCHIVE) // 2, len(ARCHIVE) - 1]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_client_that_drops_at_every_phase(tmp_path: Path, cancellation: bool, how: str, framing: str) -> None:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
+        for offset in OFFSETS:
+
+            def drop(offset: int) -> None:
+                with Client(uploads.port) as client:
+                    begin(client, framing)
+                    send(client, framing, ARCHIVE[:offset])
+                    getattr(client, how)()
+
+            await asyncio.to_thread(drop, offset)
+            if offset % 2:
+                await uploads.settled()
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_client_that_drops_after_everything(tmp_path: Path, cancellation: bool, how: str) -> None:
+    """The import may still succeed; then wholly."""
+    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
+        for delay in (0, 0.005, 0.02, 0.1):
+
+            def drop(delay: float) -> None:
+                with Client(uploads.port) as client:
+                    begin(client, "length")
+                    client.send(ARCHIVE)
+                    threading.Event().wait(delay)
+                    getattr(client, how)()
+
+            await asyncio.to_thread(drop, delay)
+            with anyio.fail_after(10):
+                await uploads.running.background.idle()
+            for image in await uploads.store.images():
+                assert image.id == LARGE.id
+                for stored, data in zip(image.layers, LARGE.layers, strict=True):
+                    assert stored.assemble is not None
+                    assert b"".join(stored.assemble()) == data
+                await uploads.store.remove_image(image.id)
+            await uploads.settled()
+
+
+@pytest.mark.parametrize("offset", [0, 100, len(ARCHIVE) // 2])
+async def test_a_client_that_stalls(tmp_path: Path, cancellation: bool, offset: int) -> None:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=0.3) as uploads:
+
+        def stall() -> None:
+            with Client(uploads.port) as client:
+                begin(client, "length")
+                client.send(ARCHIVE[:offset])
+                answer = client.answer()
+                members = problem(answer)
+                assert (answer.status, members["code"]) == (408, "stalled")
+                assert "0.3 seconds" in members["detail"]
+                assert answer.headers["connection"] == "close"
+
+        await asyncio.to_thread(stall)
+
+
+async def test_stalled_clients_do_not_keep_others_out(tmp_path: Path, cancellation: bool) -> None:
+    """More of them than imports may run at once."""
+    async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=0.3) as uploads:
+
+        def stall() -> None:
+            with Client(uploads.port) as client:
+                begin(client, "length")
+                client.send(ARCHIVE[:1000])
+                assert client.answer().status == 408
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(asyncio.to_thread, stall)
+            await anyio.sleep(0.05)
+            await uploads.good()
+
+
+async def test_a_client_that_sends_less_than_it_declared(tmp_path: Path, cancellation: bool) -> None:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
+
+        def short(framing: str) -> None:
+            with Client(uploads.port) as client:
+                begin(client, framing)
+                send(client, framing, ARCHIVE[:-1])
+                client.socket.shutdown(1)
+                # A client that closes its sending side is taken for gone: nothing comes, least of all a success.
+                assert client.read(12) in (b"", b"HTTP/1.1 400")
+
+        for framing in ("length", "chunked"):
+            await asyncio.to_thread(short, framing)
+
+
+CHUNKS = {
+    "size is no number": b"zz\r\nabc\r\n",
+    "size is negative": b"-1\r\n",
+    "size has a sign": b"+3\r\nabc\r\n",
+    "size has a prefix": b"0x3\r\nabc\r\n",
+    "size is huge": b"f" * 17 + b"\r\n",
+    "size is empty": b"\r\nabc\r\n",
+    "chunk is longer than its size": b"3\r\nabcde\r\n0\r\n\r\n",
+    "chunk ends in LF": b"3\r\nabc\n0\r\n\r\n",
+    "extension is endless": b"3;" + b"x" * 100_000 + b"\r\nabc\r\n",
+    "trailer is endless": b"0\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    "trailer is none": b"0\r\nno colon\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+async def test_broken_chunks(tmp_path: Path, cancellation: bool, name: str) -> None:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
+
+        def broken(offset: int) -> None:
+            with Client(uploads.port) as client:
+                begin(client, "chunked")
+                send(client, "chunked", ARCHIVE[:offset])
+                try:
+                    client.send(CHUNKS[name])
+                except ConnectionError:
+                    pass
+                assert problem(client.answer())["status"] == 400
+
+        for offset in (0, 700, len(ARCHIVE) // 2):
+            await asyncio.to_thread(broken, offset)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+def changed(name: str, content: bytes | images.Link | None) -> bytes:
+    """A docker-archive one of whose files is another, or missing."""
+    files = images.docker(LARGE)
+    if content is None:
+        del files[name]
+    else:
+        files[name] = content
+    return images.pack(files)
+
+
+IN_LAYER = ARCHIVE.index(LARGE.layers[0]) + 5000
+CONFIG = f"{LARGE.id[7:]}.json"
+BLOB = f"blobs/sha256/{LARGE.diff_ids[0][7:]}"
+HARMFUL = images.image(layer(file("a"), link("h", "../../etc/passwd")), names=["harmful:1"])
+
+DAMAGED: dict[str, tuple[bytes, str, int, str, str]] = {
+    # what is sent, query, status, code, what the answer names
+    "nothing": (b"", "", 400, "invalid_archive", "truncated"),
+    "text": (b"no archive at all\n" * 1000, "", 400, "invalid_archive", ""),
+    "an empty tar": (layer(), "", 400, "invalid_archive", "empty"),
+    "cut in a layer": (ARCHIVE[: IN_LAYER + 7], "", 400, "invalid_archive", "truncated"),
+    "cut at the end": (ARCHIVE[:-1024], "", 400, "invalid_archive", "truncated"),
+    "cut gzip": (images.COMPRESS["gzip"](ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
+    "cut zstd": (images.COMPRESS["zstd"](ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
+    "cut xz": (images.COMPRESS["xz"](GOOD_ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
+    "cut bzip2": (images.COMPRESS["bzip2"](GOOD_ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
+    "bit in a layer": (flipped(ARCHIVE, IN_LAYER), "", 400, "digest_mismatch", LAYER),
+    "bit in a gzip": (flipped(images.COMPRESS["gzip"](ARCHIVE), 900_000), "", 400, "invalid_archive", ""),
+    "bit in an OCI blob": (
+        (lambda data: flipped(data, data.index(LARGE.layers[0]) + 5000))(images.pack(images.oci(LARGE))),
+        "",
+        400,
+        "digest_mismatch",
+        BLOB,
+    ),
+    "another layer": (changed(LAYER, layer(file("x"))), "", 400, "digest_mismatch", LAYER),
+    "no layer": (changed(LAYER, None), "", 400, "invalid_archive", LAYER),
+    "a layer that is a link outside": (changed(LAYER, images.Link("/etc/passwd")), "", 400, "invalid_archive", LAYER),
+    "another configuration": (changed(CONFIG, LARGE.data + b" "), "", 400, "digest_mismatch", CONFIG),
+    "no manifest": (changed("manifest.json", None), "?format=docker-archive", 400, "invalid_archive", "manifest.json"),
+    "manifest is none": (changed("manifest.json", b"[" * 100_000), "", 400, "invalid_archive", "manifest.json"),
+    "a layer that reaches outside": (images.pack(images.docker(HARMFUL)), "", 400, "invalid_archive", "h"),
+    "a member outside": (layer(file("manifest.json"), file("../x")), "", 400, "invalid_archive", "../x"),
+    "a member twice": (layer(file("manifest.json"), file("manifest.json")), "", 400, "invalid_archive", "manifest"),
+    "a device among the members": (layer(file("manifest.json"), images.node("n")), "", 400, "invalid_archive", "n"),
+    "a symlink for a manifest": (layer(symlink("manifest.json", "/etc/passwd")), "", 400, "invalid_archive", ""),
+    "format of another archive": (ARCHIVE, "?format=oci", 400, "invalid_archive", "oci-layout"),
+    "unknown format": (ARCHIVE, "?format=zip", 400, "invalid_request", "docker-archive, oci, rootfs"),
+    "unknown parameter": (ARCHIVE, "?tag=x", 400, "invalid_request", "'tag'"),
+    "name that is none": (ARCHIVE, "?name=UPPER", 400, "invalid_reference", "UPPER"),
+    "empty name": (ARCHIVE, "?name=", 400, "invalid_reference", "''"),
+    "name with a digest": (ARCHIVE, f"?name=a@{LARGE.id}", 400, "invalid_reference", "digest"),
+    "one name for two images": (images.pack(images.docker(LARGE, GOOD)), "?name=x", 400, "invalid_request", "2 images"),
+    "more than allowed": (layer(file("zeros", bytes(9 << 20))), "", 413, "limit_exceeded", ""),
+    "a bomb": (images.COMPRESS["bzip2"](layer(file("zeros", bytes(9 << 20)))), "", 413, "limit_exceeded", ""),
+    "a nested bomb": (
+        images.pack(images.docker(images.image(layer(file("zeros", bytes(9 << 20))), compression="zstd"))),
+        "",
+        413,
+        "limit_exceeded",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+async def test_damaged_archives(tmp_path: Path, cancellation: bool, name: str) -> None:
+    data, query, status, code, named = DAMAGED[name]
+    async with nothing_left(tmp_path / "state", cancellation=cancellation, max_import_bytes=8 << 20) as uploads:
+        answer = await uploads.post(data, query)
+        members = problem(answer)
+        assert (answer.status, members["code"]) == (status, code), members
+        assert named in members["detail"]
+        assert str(uploads.state) not in members["detail"]
+
+
+async def test_hostile_archives(tmp_path: Path, cancellation: bool) -> None:
+    """Every odd archive that was ever met: refused by its status without a trace, or taken in."""
+    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
+        for case in hostile.CASES:
+            answer = await uploads.post(case.data, "?name=x&format=rootfs")
+            if answer.status == 201:
+                assert case.error is None, case.id
+                await uploads.store.remove_image("x")
+                continue
+            members = problem(answer)
+            assert issubclass(case.error or StreamerError, StreamerError)
+            assert answer.status in (400, 413, 422), (case.id, members)
+            assert answer.status == STATUS[members["code"]]
+            if case.error is not None:
+                assert answer.status == STATUS[case.error.code], (case.id, members)
+        await uploads.settled()
+
+
+async def test_escaping_archives(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("untouched")
+    async with nothing_left(tmp_path / "state") as uploads:
+        for case in hostile.ESCAPES:
+            answer = await uploads.post(case.data, "?name=x&format=rootfs")
+            assert answer.status in (201, 400, 422), (case.id, answer)
+            if answer.status == 201:
+                await uploads.store.remove_image("x")
+    assert sorted(os.listdir(tmp_path)) == ["outside", "state"]
+    assert os.listdir(outside) == ["secret"]
+    assert (outside / "secret").read_text() == "untouched"
+
+
+@pytest.mark.slow
+async def test_a_real_bomb(tmp_path: Path) -> None:
+    """512 MiB of zeros in 16 KiB of zstd, which no configured size forbids: the ratio does."""
+    head = layer(file("zeros"), end=b"")[:512]
+    done = subprocess.run(
+        ["sh", "-c", "{ cat; head -c 536870912 /dev/zero; } | zstd -q -1"], input=head, capture_output=True, check=True
+    )
+    async with nothing_left(tmp_path / "state") as uploads:
+        answer = await uploads.post(done.stdout, "?format=rootfs")
+        assert (answer.status, problem(answer)["code"]) == (413, "limit_exceeded")
+
+
+async def test_many_clients_that_drop_at_once(tmp_path: Path, cancellation: bool) -> None:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
+
+        def drop(offset: int) -> None:
+            with Client(uploads.port) as client:
+                begin(client, "length")
+                client.send(ARCHIVE[:offset])
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(asyncio.to_thread, drop, number * 100_000 + 1)
+
+
+async def test_shutting_down_under_open_uploads(tmp_path: Path, cancellation: bool) -> None:
+    halfway, stopped = threading.Event(), threading.Event()
+    before = held()
+
+    def broken(port: int) -> None:
+        with Client(port) as client:
+            begin(client, "length")
+            client.send(ARCHIVE[: len(ARCHIVE) // 2])
+            halfway.set()
+            assert stopped.wait(20)
+            assert client.read(12) in (b"", b"HTTP/1.1 400"), "an upload that was not whole succeeded"
+
+    async with LocalStore.open(tmp_path) as store:
+        empty = kept(tmp_path)
+        async with anyio.create_task_group() as tasks:
+            with anyio.fail_after(15):
+                async with served(store, cancellation=cancellation) as running:
+                    tasks.start_soon(asyncio.to_thread, broken, running.port)
+                    await asyncio.to_thread(halfway.wait, 10)
+                assert running.background.running == 0
+            stopped.set()
+        assert kept(tmp_path) == empty
+    assert await settles(before) == []
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("form", ["docker-archive", "rootfs"])
+async def test_a_full_disk(small: Path, cancellation: bool, form: str) -> None:
+    data = layer(*(file(f"f{number}", CHANCE.randbytes(200_000)) for number in range(40)))
+    archive = images.pack(images.docker(images.image(data, names=["big:1"]))) if form == "docker-archive" else data
+    async with nothing_left(small / "state", cancellation=cancellation) as uploads:
+        answer = await uploads.post(archive, f"?format={form}")
+        assert (answer.status, problem(answer)["code"]) == (507, "storage_full")
+
+
+def resident(field: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as status:
+        (line,) = (line for line in status if line.startswith(field))
+    return int(line.split()[1]) << 10
+
+
+@pytest.mark.slow
+async def test_memory_is_bounded(tmp_path: Path) -> None:
+    block = CHANCE.randbytes(1 << 20)
+    blocks = 128
+
+    def upload(uploads: Uploads) -> None:
+        head = layer(file("large", b""), end=b"")
+        info, _ = file("large")
+        info.size = blocks << 20
+        head = info.tobuf()
+        with Client(uploads.port) as client:
+            client.request("/v1/images?name=large", "POST", f"Content-Length: {len(head) + (blocks << 20) + 1024}\r\n")
+            client.send(head)
+            for _ in range(blocks):
+                client.send(block)
+            client.send(bytes(1024))
+            assert client.answer().status == 201
+
+    async with nothing_left(tmp_path / "state") as uploads:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as peak:
+            peak.write("5")
+        before = resident("VmRSS")
+        await asyncio.to_thread(upload, uploads)
+        assert resident("VmHWM") - before < 24 << 20
+        await uploads.store.remove_image("large")
