@@ -67,7 +67,10 @@ class _Reader:
             return iter((Change(node.path, Kind.DELETE, node),))
         kind = self._kind(node.path)
         if stat.S_ISREG(node.stat.st_mode) and self._marks.metacopy(node):
-            node = self._whole(node)
+            node = self._whole(node, self._needed(node.path, "has its data in a lower layer (metacopy)"))
+        elif node.stat.st_nlink > 1 and self._merged is not None:
+            # Its other names may lie in a renamed directory: device and inode must be of the same view for all.
+            node = self._whole(node, self._merged)
         return iter((Change(node.path, kind, node),))
 
     def _kind(self, path: bytes) -> Kind:
@@ -91,8 +94,8 @@ class _Reader:
         found = self._parent.lookup(path)
         return found is not None and stat.S_ISDIR(found.stat.st_mode)
 
-    def _whole(self, raw: Node) -> Node:
-        merged = self._needed(raw.path, "has its data in a lower layer (metacopy)")
+    def _whole(self, raw: Node, merged: int) -> Node:
+        """The same file in the merged tree."""
         directory, _, name = raw.path.rpartition(b"/")
         try:
             if self._directory is None or self._directory[0] != directory:

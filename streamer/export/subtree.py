@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from streamer.changeset import descriptor, patterns
 from streamer.changeset.change import Change, Node
 from streamer.changeset.walk import walk
-from streamer.errors import NotFound, Unsupported
+from streamer.errors import InvalidRequest, NotFound, SourceFailed, Unsupported, shown
 from streamer.export.closing import closing
 from streamer.export.plan import Options, Session
 
@@ -35,29 +36,36 @@ def nodes(root: int, options: Options, session: Session) -> Iterator[Node]:
         session.report.vanished += 1
 
     select = selection(options)
-    head, _, base = options.path.strip(b"/").rpartition(b"/")
-    if base in (b"", b".", b".."):
-        if base == b"..":
-            raise Unsupported("cannot export a path that ends in ..")
+    *head, base = [part for part in options.path.split(b"/") if part not in (b"", b".")] or [b""]
+    if base == b"..":
+        raise Unsupported("cannot export a path that ends in ..")
+    if not base:
         yield from walk(root, select=select, on_vanished=vanished)
         return
-    parent = descriptor.open_in_root(root, head or b".")
+    parent = descriptor.open_in_root(root, b"/".join(head) or b".")
     try:
-        try:
-            status = os.stat(base, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            raise NotFound(f"there is no {os.fsdecode(options.path)!r} in this file system") from None
-        if stat.S_ISSOCK(status.st_mode):
-            raise Unsupported(f"cannot export {os.fsdecode(options.path)!r}: a tar archive cannot hold a socket")
+        if stat.S_ISSOCK(_status(base, parent, options.path).st_mode):
+            raise Unsupported(f"cannot export {shown(options.path)}: a tar archive cannot hold a socket")
         yield from walk(parent, start=base, select=select, on_vanished=vanished)
     finally:
         os.close(parent)
 
 
+def _status(name: bytes, parent: int, path: bytes) -> os.stat_result:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"there is no {shown(path)} in this file system") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidRequest(f"path {shown(path)} holds a name that is too long", parameter="path") from None
+        raise SourceFailed(f"cannot look at {shown(path)}: {error.strerror}") from error
+
+
 def narrowed(changes: Iterator[Change], options: Options) -> Iterator[Change]:
     """The changes below `options.path` that the patterns select, names whole. Closes `changes` if a generator."""
     select = selection(options)
-    path = options.path.strip(b"/")
+    path = b"/".join(part for part in options.path.split(b"/") if part not in (b"", b"."))
     with closing(changes) as source:
         for change in source:
             if path and change.path != path and not change.path.startswith(path + b"/"):

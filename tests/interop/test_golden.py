@@ -26,7 +26,7 @@ from streamer.export.plan import Options
 from streamer.mounts.mount import Snapshot
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
-docker_command = pytest.mark.skipif(not docker_cp.available(), reason="the docker command is not installed")
+docker_command = docker_cp.needed
 
 
 def same_bytes(given: bytes, expected: bytes) -> None:

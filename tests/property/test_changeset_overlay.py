@@ -96,7 +96,7 @@ def applied(target: bytes, archive: object, whiteouts: Whiteouts, lower: Layers 
 
 
 @pytest.mark.parametrize("options", ["index=off", "index=off,redirect_dir=on,metacopy=on"])
-@settings(max_examples=6000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base_items=lowers, middle=mutations, top=mutations)
 def test_changes_of_an_upper_applied_give_the_merged_tree(
     options: str, base_items: list[object], middle: list[object], top: list[object]
@@ -169,7 +169,7 @@ def told(tree: dict[bytes, dict[str, object]]) -> dict[bytes, dict[str, object]]
     }
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(base_items=lowers, top=mutations, extra=mutations)
 def test_layers_look_up_what_a_mount_shows(base_items: list[object], top: list[object], extra: list[object]) -> None:
     overlays.require()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,11 +18,27 @@ from socketserver import UnixStreamServer
 from threading import Thread
 from typing import BinaryIO
 
-DOCKER = shutil.which("docker") or "/usr/local/bin/docker"
+import pytest
+
+OLDEST = 24
+"""Docker 23 and before put the file's type into the mode field, and have no `cp -q`."""
 
 
-def available() -> bool:
-    return os.access(DOCKER, os.X_OK)
+def command() -> str | None:
+    """A docker program that is current enough, wherever on PATH it lies; None if there is none."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        found = shutil.which("docker", path=folder)
+        if found is None:
+            continue
+        told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"version (\d+)", told)
+        if version is not None and int(version[1]) >= OLDEST:
+            return found
+    return None
+
+
+DOCKER = command()
+needed = pytest.mark.skipif(DOCKER is None, reason=f"needs a docker program of version {OLDEST} or later (its `cp`)")
 
 
 def golden(directory: bytes | str, *, contents: bool = True) -> bytes:
@@ -29,6 +46,8 @@ def golden(directory: bytes | str, *, contents: bool = True) -> bytes:
 
     With `contents` (`DIRECTORY/.` was copied) the base is `./` and names start with it, else with the directory's name.
     """
+    if DOCKER is None:
+        pytest.skip(f"needs a docker program of version {OLDEST} or later (its `cp`)")
     source = os.path.join(os.fsdecode(directory), ".") if contents else os.fsdecode(directory)
     with tempfile.TemporaryDirectory(prefix="docker-cp-") as scratch:
         address = os.path.join(scratch, "s")

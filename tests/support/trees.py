@@ -242,7 +242,9 @@ def _make(base: bytes, prefix: bytes, item: object, times: dict[bytes, int]) -> 
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            subprocess.run(["mv", "-T", "--", path, new], check=True)  # an overlay without redirect_dir: copy, remove
+            subprocess.run(
+                ["mv", "-T", "--", path, new], check=True, stderr=subprocess.DEVNULL
+            )  # an overlay without redirect_dir: copy, remove
         return
     _parents(base, relative, times)
     if isinstance(item, Opaque):

@@ -47,6 +47,7 @@ def test_order_is_depth_first_by_bytes_parents_first(base: bytes, opened: Open) 
     ]
 
 
+@pytest.mark.root
 def test_nodes_carry_what_lstat_says_and_a_descriptor_to_read_by(base: bytes, opened: Open) -> None:
     make(base, Dir("d", File("f", "hello", mode=0o640), Symlink("s", "/etc"), Fifo("p"), Device("n"), Socket("k")))
     for node in walk(opened(base)):

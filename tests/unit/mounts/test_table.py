@@ -31,6 +31,7 @@ def test_one_layer_is_the_directory_itself(make_layers: MakeLayers) -> None:
         assert not os.get_inheritable(root)
 
 
+@pytest.mark.root
 def test_one_layer_needs_no_privilege(as_nobody: Callable[..., str]) -> None:
     code = """
         from streamer.mounts.mount import Mount
@@ -43,6 +44,7 @@ def test_one_layer_needs_no_privilege(as_nobody: Callable[..., str]) -> None:
     assert as_nobody(code) == "True\nTrue False\n"
 
 
+@pytest.mark.root
 def test_two_layers_without_privilege(as_nobody: Callable[..., str]) -> None:
     code = """
         from streamer.errors import NotPermitted

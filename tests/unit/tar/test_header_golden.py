@@ -19,7 +19,7 @@ from streamer.tar.writer import archive
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not docker_cp.available(), reason="the docker command is not installed"),
+    docker_cp.needed,
 ]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners, devices, capabilities")
 

@@ -75,6 +75,7 @@ def test_other_programs_list_what_was_written(command: str, profile: Profile) ->
     assert listed == [entry.name for entry, _ in members]
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("command", [pytest.param(name, marks=program(name)) for name in ("tar", "bsdtar")])
 def test_other_programs_unpack_the_full_profile(command: str, tmp_path: Path) -> None:
     members = [(entry, content) for entry, content in MEMBERS + HOLES if entry.mtime < 2**33 * 10**9]

@@ -43,6 +43,7 @@ async def take(store: LocalStore, *made: images.MadeImage) -> None:
     await store.import_archive(images.Bytes(images.pack(images.docker(*made))))
 
 
+@pytest.mark.root
 async def test_container(tmp_path: Path) -> None:
     async with LocalStore.open(tmp_path) as store:
         await take(store, MADE)
