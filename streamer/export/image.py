@@ -82,7 +82,8 @@ async def _named(catalog: Catalog, name: str, store: str | None) -> list[tuple[r
             return [*found]
         return [(None, await catalog.image(name, store))]
     image = await catalog.image(name, store)
-    return [(parsed if parsed.digest is None else None, image)]
+    # `sha256:…` reads like a name with a tag; a name is what the image really has.
+    return [(parsed if parsed in image.names else None, image)]
 
 
 def _oci(images: Sequence[Selected]) -> list[Saved]:
