@@ -35,7 +35,7 @@ from streamer.changeset.member import (
     clean,
     writing_failed,
 )
-from streamer.changeset.parents import Parents, Place
+from streamer.changeset.parents import FileInTheWay, Parents, Place
 from streamer.changeset.removal import remove
 from streamer.changeset.whiteouts import (
     METADATA,
@@ -170,12 +170,7 @@ class Applier:
     def _is_deletion(self, member: MemberLike, components: list[bytes]) -> bool:
         """Carries out a whiteout or opaque marker; False for any other member."""
         base = components[-1]
-        if base == OPAQUE:
-            place = self._place(b"/".join(components[:-1]))
-            self._landing.make_opaque(place)
-            self._parents.forget(place.path)
-            return True
-        if base.startswith(METADATA) or components[0].startswith(METADATA):
+        if base != OPAQUE and (base.startswith(METADATA) or components[0].startswith(METADATA)):
             self.skipped["aufs metadata"] += 1
             return True
         if not base.startswith(PREFIX):
@@ -183,9 +178,19 @@ class Applier:
         name = base[len(PREFIX) :]
         if name in (b"", b".", b".."):
             raise InvalidArchive(f"{shown(member.name)} is not a valid whiteout")
-        place = self._place(b"/".join(components[:-1]))
-        self._landing.delete(place, name, member)
-        self._parents.forget(place.inside(name))
+        try:
+            place = self._place(b"/".join(components[:-1]))
+        except FileInTheWay:
+            # umoci, repacking a directory that became a file, still deletes what was in the directory: nothing is left
+            # there to be hidden.
+            self.skipped["deletion below a file"] += 1
+            return True
+        if base == OPAQUE:
+            self._landing.make_opaque(place)
+            self._parents.forget(place.path)
+        else:
+            self._landing.delete(place, name, member)
+            self._parents.forget(place.inside(name))
         return True
 
     def _place(self, path: bytes) -> Place:

@@ -35,6 +35,10 @@ class Place:
         return self.path + b"/" + name if self.path else name
 
 
+class FileInTheWay(InvalidArchive):
+    """A member's directory is a file."""
+
+
 MakeDirectory = Callable[[Place, bytes, Found | None], int]
 """Makes a directory in a place, like the one found in a lower layer (None: nothing there); a readable descriptor."""
 
@@ -152,7 +156,7 @@ class Parents:
             if stat.S_ISLNK(st.st_mode):
                 return os.readlink(name, dir_fd=here.fd)
             if self._marks is None or not self._marks.whiteout(Node(path, name, here.fd, st)):
-                raise InvalidArchive(f"{shown(path)} is a file, nothing can be put into it") from None
+                raise FileInTheWay(f"{shown(path)} is a file, nothing can be put into it") from None
             if not make:
                 return None
             found = None
