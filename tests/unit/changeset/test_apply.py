@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,6 +33,7 @@ from streamer.tar.reader import Reader
 
 Open = Callable[[bytes], int]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+ROOT = Path(__file__).parents[3]
 MODES = [Whiteouts.OVERLAY, Whiteouts.DELETE]
 
 
@@ -197,8 +199,14 @@ def test_the_later_member_counts(base: bytes, apply: Callable[..., Applier], whi
     replaced: list[bytes] = []
     apply(REPLACED[case], whiteouts, on_replaced=replaced.append, owner=False)
     assert {path: one.get("content") for path, one in tree(base).items()} == EXPECTED[case]
-    wanted = {"file by file": [b"x"], "file by directory": [b"x"], "directory by file": [b"x/y"],
-              "directory by link": [b"x/y"], "name by link": [b"y"], "through replaced parents": [b"a/b/c/f"]}  # fmt: skip
+    wanted = {
+        "file by file": [b"x"],
+        "file by directory": [b"x"],
+        "directory by file": [b"x/y"],
+        "directory by link": [b"x/y"],
+        "name by link": [b"y"],
+        "through replaced parents": [b"a/b/c/f"],
+    }
     assert replaced == wanted.get(case, [])
 
 
@@ -311,20 +319,22 @@ def test_an_ordinary_users_tree(base: bytes, apply: Callable[..., Applier]) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user")
-def test_as_an_ordinary_user(tmp_path: Path) -> None:
+def test_as_an_ordinary_user(tmp_path: Path, opened: Open) -> None:
     """Without any privilege whiteouts, opaque marks and modes work; owners ask for root."""
     program = """
-import os, sys
+import ctypes, os, sys
 from streamer.changeset.apply import Applier, Whiteouts
 from streamer.errors import NotPermitted
 from streamer.tar.entry import Entry
+root = int(sys.argv[1])
+cap = bytes.fromhex("0100000200200000000000000000000000000000")
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-root = os.open(sys.argv[1], os.O_RDONLY)
+ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE, or /proc/self/fd would still be root's
 with Applier(root, whiteouts=Whiteouts.OVERLAY, owner=False, userxattr=True) as applier:
     applier.apply(Entry(b"d/.wh.x"))
     applier.apply(Entry(b"d/.wh..wh..opq"))
     applier.apply(Entry(b"f", mode=0, size=1, uid=5), b"x")
-    applier.apply(Entry(b"f", mode=0, size=1, xattrs={b"security.capability": b"x", b"trusted.y": b""}), b"x")
+    applier.apply(Entry(b"f", mode=0, size=1, xattrs={b"security.capability": cap, b"trusted.y": b""}), b"x")
     applier.finish()
     print(sorted(applier.skipped.items()))
 with Applier(root, whiteouts=Whiteouts.OVERLAY) as applier:
@@ -334,9 +344,12 @@ with Applier(root, whiteouts=Whiteouts.OVERLAY) as applier:
         print(error)
 """
     os.chmod(tmp_path, 0o777)
-    for parent in list(tmp_path.parents)[:-2]:
-        os.chmod(parent, os.stat(parent).st_mode | 0o011)
-    result = subprocess.run([".venv/bin/python", "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    fd = opened(os.fsencode(tmp_path))
+    os.set_inheritable(fd, True)
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(fd)], capture_output=True, text=True, pass_fds=[fd], cwd=ROOT
+    )
+    assert result.stderr == ""
     assert result.stdout.splitlines() == [
         "[('extended attribute', 2)]",
         "could not make 'g' with its owner, mode or type: root is needed",
@@ -552,9 +565,8 @@ def hostile(data: bytes) -> Iterator[tuple[Entry, Iterator[bytes]]]:
 @pytest.mark.parametrize("whiteouts", Whiteouts)
 @pytest.mark.parametrize("escape", ESCAPES, ids=lambda e: e.id)
 def test_nothing_escapes(base: bytes, opened: Open, whiteouts: Whiteouts, escape: Escape) -> None:
-    outside = make(os.path.join(base, b"outside"), File("secret", "s"), mode_guard := Dir("d", mode=0o750))
+    outside = make(os.path.join(base, b"outside"), File("secret", "s"), Dir("d", mode=0o750))
     root = make(os.path.join(base, b"root"))
-    assert mode_guard
     before = snapshot(base)
     with Applier(opened(root), whiteouts=whiteouts) as applier:
         try:

@@ -65,8 +65,8 @@ SINGLE = [
     ("a(b)c/def", "a(b)c/def", True),
     ("a(b)c/def", "a(b)c/xyz", False),
     ("a.|)$(}+{bc", "a.|)$(}+{bc", True),
-    ("dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", True),
-    ("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", True),
+    ("dist/p.py-2.4.0rc3.dev36+g0-py3.whl", "dist/p.py-2.4.0rc3.dev36+g0-py3.whl", True),
+    ("dist/*.whl", "dist/p.py-2.4.0rc3.dev36+g0-py3.whl", True),
     ("fileutils.go", "fileutils.go", True),
     ("fileutils.go", "fileutils.go/x", True),
     ("*", "fileutils.go", True),
@@ -94,7 +94,7 @@ def test_one_pattern(pattern: str, path: str, expected: bool) -> None:
 LISTS = [
     (["**", "!util/docker/web"], "util/docker/web/foo", False),
     (["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", True),
-    (["**", "!dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl"], "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", False),
+    (["**", "!dist/p.py-2.4.0rc3.dev36+g0-py3.whl"], "dist/p.py-2.4.0rc3.dev36+g0-py3.whl", False),
     (["**", "!dist/*.whl"], "dist/x.whl", False),
     (["docs", "!docs/README.md"], "docs/README.md", False),
     (["docs/", "!docs/README.md"], "docs/README.md", False),
@@ -123,7 +123,7 @@ def test_bad_patterns_are_named(bad: str) -> None:
 
 
 def test_a_hostile_pattern_takes_no_time() -> None:
-    patterns = Patterns(["*a" * 40 + "b", "**/a" * 40 + "/b", "a**/**/*a*a*a*a*a*a*a*a"])
+    patterns = Patterns(["*a" * 40 + "b", "**/a" * 40 + "/b", "a**/**/*a*a*a*a*a*a*a*ab"])
     started = time.process_time()
     assert not patterns.matches("/".join(["a" * 255] * 16) + "/c")
     assert time.process_time() - started < 2
