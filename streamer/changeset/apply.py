@@ -18,7 +18,7 @@ from streamer.changeset.attributes import Attributes, Attributing, set_times
 from streamer.changeset.change import Node
 from streamer.changeset.descriptor import DIRECTORY as OPEN_DIRECTORY
 from streamer.changeset.descriptor import open_below, open_directory
-from streamer.changeset.failures import shown
+from streamer.changeset.failures import quoted
 from streamer.changeset.layers import Found, Layers
 from streamer.changeset.making import make_regular, make_special
 from streamer.changeset.marks import Marks
@@ -47,7 +47,7 @@ from streamer.changeset.whiteouts import (
     Whiteouts,
     is_whiteout,
 )
-from streamer.errors import InvalidArchive, StreamerError
+from streamer.errors import InvalidArchive, StreamerError, shown
 
 __all__ = ["Applier", "Limits", "MemberLike", "Whiteouts"]
 
@@ -143,7 +143,7 @@ class Applier:
         components = self._tally.count(member)
         if not components:
             if member.type != DIRECTORY:
-                raise InvalidArchive(f"the member {shown(member.name)} would replace the root directory")
+                raise InvalidArchive(f"the member {quoted(member.name)} would replace the root directory")
             return None
         self._mtime = member.mtime
         parent, name = b"/".join(components[:-1]), components[-1]
@@ -177,7 +177,7 @@ class Applier:
             return False
         name = base[len(PREFIX) :]
         if name in (b"", b".", b".."):
-            raise InvalidArchive(f"{shown(member.name)} is not a valid whiteout")
+            raise InvalidArchive(f"{quoted(member.name)} is not a valid whiteout")
         try:
             place = self._place(b"/".join(components[:-1]))
         except FileInTheWay:
@@ -241,7 +241,7 @@ class Applier:
 
     def _link(self, member: MemberLike, parent: bytes, name: bytes) -> None:
         target = clean(member.linkname)
-        missing = f"the hard link {shown(member.name)} has no earlier member {shown(member.linkname)} to link to"
+        missing = f"the hard link {quoted(member.name)} has no earlier member {quoted(member.linkname)} to link to"
         there = self._parents.find(b"/".join(target[:-1]), make=False) if target else None
         if there is None:
             raise InvalidArchive(missing)
@@ -263,7 +263,7 @@ class Applier:
 
     def _is_skipped_device(self, member: MemberLike) -> bool:
         if member.type == CHAR and member.devmajor == member.devminor == 0:
-            raise InvalidArchive(f"{shown(member.name)} is the device 0:0, which overlayfs takes for a deletion")
+            raise InvalidArchive(f"{quoted(member.name)} is the device 0:0, which overlayfs takes for a deletion")
         if not self._owner:
             self.skipped["device"] += 1
         return not self._owner

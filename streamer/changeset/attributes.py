@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from streamer.changeset.failures import quoted
 from streamer.errors import InvalidArchive, NotPermitted, StreamerError, Unsupported
 
 _MARKS: Final = (b"trusted.overlay.", b"user.overlay.")
@@ -133,11 +134,11 @@ def _ids(attributes: Attributes) -> tuple[int, int]:
 
 
 def _xattr_failed(name: bytes, error: OSError) -> StreamerError | OSError:
-    shown = name.decode("utf-8", "backslashreplace")
+    attribute = quoted(name)
     if error.errno in (errno.EPERM, errno.EACCES):
-        return NotPermitted(f"could not set {shown!r}: it needs root (CAP_SETFCAP, CAP_SYS_ADMIN)")
+        return NotPermitted(f"could not set {attribute}: it needs root (CAP_SETFCAP, CAP_SYS_ADMIN)")
     if error.errno in (errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE):
-        return Unsupported(f"could not set {shown!r}: the file system has no extended attributes, or none that large")
+        return Unsupported(f"could not set {attribute}: the file system has no extended attributes, or none that large")
     if error.errno == errno.EINVAL:
-        return InvalidArchive(f"the value of {shown!r} is not one the kernel takes")
+        return InvalidArchive(f"the value of {attribute} is not one the kernel takes")
     return error

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import Final
 
-from streamer.changeset.failures import changed, reading_failed, shown
+from streamer.changeset.failures import changed, quoted, reading_failed
 from streamer.errors import InvalidRequest, NotFound, SourceFailed, Unsupported
 
 RESOLVE_NO_XDEV: Final = 0x01
@@ -88,7 +88,7 @@ def open_in_root(root: int, path: bytes, flags: int = os.O_PATH | os.O_CLOEXEC) 
     Where openat2 is missing the components are opened one by one, links read and followed by hand.
     """
     if b"\0" in path:
-        raise InvalidRequest(f"the path {shown(path)} holds a NUL byte")
+        raise InvalidRequest(f"the path {quoted(path)} holds a NUL byte")
     resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
     try:
         for _ in range(_RETRIES):
@@ -107,13 +107,13 @@ def open_in_root(root: int, path: bytes, flags: int = os.O_PATH | os.O_CLOEXEC) 
 def _not_opened(path: bytes, error: OSError) -> NotFound | InvalidRequest | Unsupported | SourceFailed:
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return NotFound(f"there is no {shown(path)}")
+            return NotFound(f"there is no {quoted(path)}")
         case errno.ELOOP:
-            return InvalidRequest(f"{shown(path)} leads through too many symbolic links")
+            return InvalidRequest(f"{quoted(path)} leads through too many symbolic links")
         case errno.ENAMETOOLONG:
-            return InvalidRequest(f"the path {shown(path)} is too long")
+            return InvalidRequest(f"the path {quoted(path)} is too long")
         case errno.EXDEV:
-            return Unsupported(f"{shown(path)} lies on another file system")
+            return Unsupported(f"{quoted(path)} lies on another file system")
     return reading_failed(path, error)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from streamer.changeset.change import Node
 from streamer.changeset.content import link_target, open_regular, xattrs
 from streamer.changeset.descriptor import DIRECTORY, open_below
-from streamer.changeset.failures import reading_failed, shown
+from streamer.changeset.failures import quoted, reading_failed
 from streamer.changeset.marks import Marks
 from streamer.errors import InvalidRequest, Unsupported
 
@@ -43,7 +43,7 @@ class Found:
         """A descriptor of a regular file's content, the caller's to close. Unsupported for a metacopy file."""
         node = self._layers.node(self)
         if self._layers.marks.metacopy(node):
-            raise Unsupported(f"the data of {shown(self.path)} lies in another layer (metacopy): mount the layers")
+            raise Unsupported(f"the data of {quoted(self.path)} lies in another layer (metacopy): mount the layers")
         return open_regular(node)
 
 
@@ -105,7 +105,7 @@ class Layers:
             if stat.S_ISLNK(found.stat.st_mode) and (todo or follow):
                 links += 1
                 if links > _LINKS:
-                    raise InvalidRequest(f"{shown(path)} leads through too many symbolic links")
+                    raise InvalidRequest(f"{quoted(path)} leads through too many symbolic links")
                 target = found.readlink()
                 if target.startswith(b"/"):
                     here.clear()
@@ -151,7 +151,7 @@ class Layers:
             if not stat.S_ISDIR(node.stat.st_mode):  # a whiteout, or a file that hides the directories below
                 break
             if self.marks.redirect(node) is not None:
-                raise Unsupported(f"{shown(path)} was renamed inside its overlay (redirect_dir): mount the layers")
+                raise Unsupported(f"{quoted(path)} was renamed inside its overlay (redirect_dir): mount the layers")
             merged.append(layer)
             if self.marks.opaque(node):
                 break

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from streamer.changeset.attributes import Attributing, Skipped
-from streamer.changeset.failures import shown
+from streamer.changeset.failures import quoted
 from streamer.changeset.member import BLOCK, CHAR, FIFO, SYMLINK, MemberLike, attributes_of
 from streamer.errors import InvalidArchive
 
@@ -46,7 +46,7 @@ def make_special(parent: int, name: bytes, member: MemberLike, give: Attributing
     attributes = attributes_of(member)
     if member.type == SYMLINK:
         if not member.linkname or b"\0" in member.linkname:
-            raise InvalidArchive(f"the symbolic link {shown(member.name)} has no usable target")
+            raise InvalidArchive(f"the symbolic link {quoted(member.name)} has no usable target")
         os.symlink(member.linkname, name, dir_fd=parent)
         give.to_symlink(parent, name, attributes, skipped)
         return
@@ -57,10 +57,10 @@ def make_special(parent: int, name: bytes, member: MemberLike, give: Attributing
         try:
             device = os.makedev(member.devmajor, member.devminor)
         except OverflowError:
-            raise InvalidArchive(f"{shown(member.name)} has a device number that cannot be") from None
+            raise InvalidArchive(f"{quoted(member.name)} has a device number that cannot be") from None
         os.mknod(name, kind | 0o600, device, dir_fd=parent)
     else:
-        raise InvalidArchive(f"{shown(member.name)} is of the unknown type {member.type!r}")
+        raise InvalidArchive(f"{quoted(member.name)} is of the unknown type {member.type!r}")
     give.to_special(parent, name, attributes, skipped)
 
 
@@ -70,7 +70,7 @@ def _extents(member: MemberLike) -> tuple[tuple[int, int], ...] | None:
     end = 0
     for offset, length in member.sparse:
         if offset < end or length < 0 or offset + length > member.size:
-            raise InvalidArchive(f"the sparse map of {shown(member.name)} is out of order or larger than the file")
+            raise InvalidArchive(f"the sparse map of {quoted(member.name)} is out of order or larger than the file")
         end = offset + length
     return member.sparse
 
@@ -85,10 +85,10 @@ def _fill(fd: int, blocks: Iterable[bytes], extents: tuple[tuple[int, int], ...]
                 try:
                     offset, room = next(places)
                 except StopIteration:
-                    raise InvalidArchive(f"{shown(member.name)} has more content than its header says") from None
+                    raise InvalidArchive(f"{quoted(member.name)} has more content than its header says") from None
             written = os.pwrite(fd, view[:room], offset)
             view = view[written:]
             offset += written
             room -= written
     if room or any(length for _, length in places):
-        raise InvalidArchive(f"{shown(member.name)} has less content than its header says")
+        raise InvalidArchive(f"{quoted(member.name)} has less content than its header says")

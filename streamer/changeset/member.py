@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from streamer.changeset.attributes import Attributes
-from streamer.changeset.failures import shown
+from streamer.changeset.failures import quoted
 from streamer.errors import Conflict, InvalidArchive, LimitExceeded, NotPermitted, StorageFull, StreamerError
 
 REGULAR: Final = b"0"
@@ -95,14 +95,14 @@ def clean(name: bytes) -> list[bytes]:
     Raises InvalidArchive for a name that leads out of the tree or holds a NUL byte.
     """
     if b"\0" in name:
-        raise InvalidArchive(f"the name {shown(name)} holds a NUL byte")
+        raise InvalidArchive(f"the name {quoted(name)} holds a NUL byte")
     components: list[bytes] = []
     for component in name.split(b"/"):
         if component in (b"", b"."):
             continue
         if component == b"..":
             if not components:
-                raise InvalidArchive(f"the name {shown(name)} leads out of the tree")
+                raise InvalidArchive(f"the name {quoted(name)} leads out of the tree")
             components.pop()
         else:
             components.append(component)
@@ -116,7 +116,7 @@ def attributes_of(member: MemberLike) -> Attributes:
 
 def writing_failed(path: bytes, error: OSError) -> StreamerError:
     """The error to raise when the kernel refused to write something of an archive."""
-    name = shown(path)
+    name = quoted(path)
     reason = os.strerror(error.errno) if error.errno else str(error)
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:

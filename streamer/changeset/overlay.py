@@ -9,7 +9,7 @@ from contextlib import closing
 
 from streamer.changeset.change import Change, Kind, Node
 from streamer.changeset.descriptor import DIRECTORY, open_below
-from streamer.changeset.failures import changed, reading_failed, shown
+from streamer.changeset.failures import changed, quoted, reading_failed
 from streamer.changeset.layers import Layers
 from streamer.changeset.marks import Marks
 from streamer.changeset.walk import visit
@@ -111,5 +111,5 @@ class _Reader:
 
     def _needed(self, path: bytes, why: str) -> int:
         if self._merged is None:
-            raise Unsupported(f"{shown(path)} {why}: it can only be read through a mount of all layers")
+            raise Unsupported(f"{quoted(path)} {why}: it can only be read through a mount of all layers")
         return self._merged

@@ -12,7 +12,7 @@ from typing import Final
 
 from streamer.changeset.change import Node
 from streamer.changeset.descriptor import DIRECTORY, open_directory
-from streamer.changeset.failures import shown
+from streamer.changeset.failures import quoted
 from streamer.changeset.layers import Found, Layers
 from streamer.changeset.marks import Marks
 from streamer.errors import InvalidArchive
@@ -85,7 +85,7 @@ class Parents:
                 continue
             if name == b"..":
                 if not here.path:
-                    raise InvalidArchive(f"{shown(path)} leads out of the tree through a symbolic link")
+                    raise InvalidArchive(f"{quoted(path)} leads out of the tree through a symbolic link")
                 here = self._again(here.path.rpartition(b"/")[0])
                 continue
             step = self._step(here, name, make)
@@ -96,7 +96,7 @@ class Parents:
                 continue
             links += 1
             if links > _LINKS:
-                raise InvalidArchive(f"{shown(path)} leads through too many symbolic links")
+                raise InvalidArchive(f"{quoted(path)} leads through too many symbolic links")
             if step.startswith(b"/"):
                 here = self._root
             todo.extend(step.split(b"/")[::-1])
@@ -140,7 +140,7 @@ class Parents:
         if path in self._places:
             return self._known(path)
         if name.startswith(b".wh.") and self._marks is not None:
-            raise InvalidArchive(f"{shown(path)} is a whiteout's name, not a directory's")
+            raise InvalidArchive(f"{quoted(path)} is a whiteout's name, not a directory's")
         try:
             return self._keep(here, name, open_directory(name, here.fd))
         except FileNotFoundError:
@@ -156,7 +156,7 @@ class Parents:
             if stat.S_ISLNK(st.st_mode):
                 return os.readlink(name, dir_fd=here.fd)
             if self._marks is None or not self._marks.whiteout(Node(path, name, here.fd, st)):
-                raise FileInTheWay(f"{shown(path)} is a file, nothing can be put into it") from None
+                raise FileInTheWay(f"{quoted(path)} is a file, nothing can be put into it") from None
             if not make:
                 return None
             found = None

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from streamer.changeset.change import Node
 from streamer.changeset.descriptor import DIRECTORY, open_directory, open_in_root
-from streamer.changeset.failures import changed, reading_failed, shown
+from streamer.changeset.failures import changed, quoted, reading_failed
 from streamer.changeset.trail import Trail
 from streamer.errors import InvalidRequest, NotFound
 
@@ -160,7 +160,7 @@ def clean_start(start: bytes) -> bytes:
     """`start` without superfluous slashes and dots; InvalidRequest where it holds `..` or a NUL."""
     components = [component for component in start.split(b"/") if component not in (b"", b".")]
     if b".." in components or b"\0" in start:
-        raise InvalidRequest(f"the path {shown(start)} is not allowed: it holds '..' or a NUL byte")
+        raise InvalidRequest(f"the path {quoted(start)} is not allowed: it holds '..' or a NUL byte")
     return b"/".join(components)
 
 
@@ -176,7 +176,7 @@ def _first(above: int, name: bytes, start: bytes) -> Node:
     try:
         return Node(start, name, above, os.stat(name, dir_fd=above, follow_symlinks=False))
     except FileNotFoundError:
-        raise NotFound(f"there is no {shown(start)}") from None
+        raise NotFound(f"there is no {quoted(start)}") from None
     except OSError as error:
         raise reading_failed(start, error) from None
 

@@ -30,7 +30,7 @@ class _Unexpected(logging.Filter):
     told their cause already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError))
+        return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError | web.RequestPayloadError))
 
 
 _log = logging.getLogger("streamer.http")

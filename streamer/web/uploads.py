@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
 import anyio.from_thread
 from aiohttp import web
 
-from streamer.errors import InvalidArchive, Stalled
+from streamer.errors import Draining, InvalidArchive, Stalled
 from streamer.stores.base import ArchiveKind
 from streamer.tar.reader import Limits
 from streamer.web.listing import image_value
@@ -41,6 +42,11 @@ class Body:
             raise Stalled(f"cannot import: nothing came for {self._silence:g} seconds") from None
         except (web.RequestPayloadError, web.PayloadAccessError, OSError) as error:
             raise InvalidArchive("cannot import: the upload ended before its end") from error
+        except asyncio.CancelledError as error:
+            # aiohttp's shutdown puts one into the body. Let out, it would pass for a cancellation of the import's task.
+            if self._content.exception() is not error:
+                raise
+            raise Draining("cannot import: the service is shutting down") from error
 
 
 async def post(request: web.Request, values: dict[str, Any]) -> web.Response:

@@ -1,7 +1,7 @@
 """Uploads: moment x failure x handler cancellation, over a real socket into a real store.
 
-After each: no row, no file, no descriptor, thread or task more than before, a status that fits (where anybody is left to
-hear it), and a good upload works at once.
+After each: no row, no file, no descriptor, thread or task more than before, a status that fits (where anybody is left
+to hear it), and a good upload works at once.
 """
 
 from __future__ import annotations
@@ -209,7 +209,6 @@ CHUNKS = {
     "size is empty": b"\r\nabc\r\n",
     "chunk is longer than its size": b"3\r\nabcde\r\n0\r\n\r\n",
     "chunk ends in LF": b"3\r\nabc\n0\r\n\r\n",
-    "extension is endless": b"3;" + b"x" * 100_000 + b"\r\nabc\r\n",
     "trailer is endless": b"0\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     "trailer is none": b"0\r\nno colon\r\n\r\n",
 }
@@ -381,7 +380,7 @@ async def test_shutting_down_under_open_uploads(tmp_path: Path, cancellation: bo
             client.send(ARCHIVE[: len(ARCHIVE) // 2])
             halfway.set()
             assert stopped.wait(20)
-            assert client.read(12) in (b"", b"HTTP/1.1 400"), "an upload that was not whole succeeded"
+            assert client.read(12) in (b"", b"HTTP/1.1 503"), "an upload that was not whole succeeded"
 
     async with LocalStore.open(tmp_path) as store:
         empty = kept(tmp_path)

@@ -94,14 +94,16 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(state: Path, prepare: Callable[[LocalStore], Coroutine[Any, Any, None]] = filled, **options: Any) -> Iterator[Site]:
+def site(
+    state: Path, prepare: Callable[[LocalStore], Coroutine[Any, Any, None]] = filled, **options: Any
+) -> Iterator[Site]:
     """A store in `state`, filled by `prepare`, served in a thread while the block is open."""
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[tuple[LocalStore, Served]]:
         async with LocalStore.open(state) as store:
-            await prepare(store)
-            async with served(store, **options) as running:
+            await filled(store)
+            async with served(store) as running:
                 yield store, running
 
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened()) as (store, running):

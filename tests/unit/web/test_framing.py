@@ -81,7 +81,10 @@ WELL_FORMED: dict[str, tuple[bytes, int]] = {
     "100 headers": (GET + b"".join(b"X-%d: a\r\n" % number for number in range(100)) + b"\r\n", 200),
     "absolute target": (b"GET http://elsewhere/healthz HTTP/1.1\r\n" + HOST + b"\r\n", 200),
     "CONNECT": (b"CONNECT elsewhere:80 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "upgrade to HTTP/2": (GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n\r\n", 200),
+    "upgrade to HTTP/2": (
+        GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n\r\n",
+        200,
+    ),
     "upgrade to a websocket": (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 200),
     "a body that nobody wants": (GET + b"Content-Length: 5\r\n\r\nabcde", 200),
     "empty lines in front": (b"\r\n\r\n" + GET + b"\r\n", 200),

@@ -60,9 +60,7 @@ UNKNOWN: list[Row] = [
 
 @pytest.mark.parametrize(("target", "status", "code", "said"), UNKNOWN, ids=lambda value: str(value)[:60])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_unknown_references_and_paths(
-    site: Site, method: str, target: str, status: int, code: str, said: str
-) -> None:
+def test_unknown_references_and_paths(site: Site, method: str, target: str, status: int, code: str, said: str) -> None:
     answer = site.ask(target, method)
     if method == "HEAD" and target.endswith("/changes"):
         status = 405
