@@ -9,35 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import random
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
-from support import hostile, images
+from support import images
 from support.asking import ask, problem
 from support.clients import Client
-from support.images import directory, file, layer, link, symlink
+from support.images import file
 from support.leaks import held, settles
 from support.serving import served
-from support.uploads import GOOD, GOOD_ARCHIVE, Uploads, kept, nothing_left
+from support.uploads import GOOD, LARGE, LARGE_ARCHIVE, Uploads, kept, nothing_left
 
-from streamer.errors import StreamerError
 from streamer.stores.local.store import LocalStore
-from streamer.web.problems import STATUS
-
-CHANCE = random.Random(5)
-LARGE = images.image(
-    layer(directory("d/"), *(file(f"d/{number}", CHANCE.randbytes(700_000)) for number in range(3))),
-    layer(file("top", CHANCE.randbytes(300_000))),
-    names=["large:1"],
-)
-ARCHIVE = images.pack(images.docker(LARGE))
-LAYER = next(name for name, data in images.docker(LARGE).items() if data == LARGE.layers[0])
 
 
 @pytest.fixture(params=[True, False], ids=["cancelling", "not-cancelling"])
@@ -53,7 +40,7 @@ def no_tracebacks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def begin(client: Client, framing: str, query: str = "") -> None:
-    header = f"Content-Length: {len(ARCHIVE)}\r\n" if framing == "length" else "Transfer-Encoding: chunked\r\n"
+    header = f"Content-Length: {len(LARGE_ARCHIVE)}\r\n" if framing == "length" else "Transfer-Encoding: chunked\r\n"
     client.request(f"/v1/images{query}", "POST", header)
 
 
@@ -72,7 +59,7 @@ async def test_a_good_upload(tmp_path: Path, cancellation: bool) -> None:
         def upload(framing: str) -> None:
             with Client(running.port) as client:
                 begin(client, framing)
-                send(client, framing, ARCHIVE)
+                send(client, framing, LARGE_ARCHIVE)
                 if framing == "chunked":
                     client.send(b"0\r\n\r\n")
                 answer = client.answer()
@@ -106,7 +93,7 @@ async def test_every_form_in_every_compression(tmp_path: Path, form: str, compre
             await uploads.store.remove_image("given:2")
 
 
-OFFSETS = [0, 1, 511, 513, (64 << 10) + 1, len(ARCHIVE) // 2, len(ARCHIVE) - 1]
+OFFSETS = [0, 1, 511, 513, (64 << 10) + 1, len(LARGE_ARCHIVE) // 2, len(LARGE_ARCHIVE) - 1]
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -118,7 +105,7 @@ async def test_a_client_that_drops_at_every_phase(tmp_path: Path, cancellation: 
             def drop(offset: int) -> None:
                 with Client(uploads.port) as client:
                     begin(client, framing)
-                    send(client, framing, ARCHIVE[:offset])
+                    send(client, framing, LARGE_ARCHIVE[:offset])
                     getattr(client, how)()
 
             await asyncio.to_thread(drop, offset)
@@ -135,7 +122,7 @@ async def test_a_client_that_drops_after_everything(tmp_path: Path, cancellation
             def drop(delay: float) -> None:
                 with Client(uploads.port) as client:
                     begin(client, "length")
-                    client.send(ARCHIVE)
+                    client.send(LARGE_ARCHIVE)
                     threading.Event().wait(delay)
                     getattr(client, how)()
 
@@ -151,14 +138,14 @@ async def test_a_client_that_drops_after_everything(tmp_path: Path, cancellation
             await uploads.settled()
 
 
-@pytest.mark.parametrize("offset", [0, 100, len(ARCHIVE) // 2])
+@pytest.mark.parametrize("offset", [0, 100, len(LARGE_ARCHIVE) // 2])
 async def test_a_client_that_stalls(tmp_path: Path, cancellation: bool, offset: int) -> None:
     async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=0.3) as uploads:
 
         def stall() -> None:
             with Client(uploads.port) as client:
                 begin(client, "length")
-                client.send(ARCHIVE[:offset])
+                client.send(LARGE_ARCHIVE[:offset])
                 answer = client.answer()
                 members = problem(answer)
                 assert (answer.status, members["code"]) == (408, "stalled")
@@ -175,7 +162,7 @@ async def test_stalled_clients_do_not_keep_others_out(tmp_path: Path, cancellati
         def stall() -> None:
             with Client(uploads.port) as client:
                 begin(client, "length")
-                client.send(ARCHIVE[:1000])
+                client.send(LARGE_ARCHIVE[:1000])
                 assert client.answer().status == 408
 
         async with anyio.create_task_group() as tasks:
@@ -191,7 +178,7 @@ async def test_a_client_that_sends_less_than_it_declared(tmp_path: Path, cancell
         def short(framing: str) -> None:
             with Client(uploads.port) as client:
                 begin(client, framing)
-                send(client, framing, ARCHIVE[:-1])
+                send(client, framing, LARGE_ARCHIVE[:-1])
                 client.socket.shutdown(1)
                 # A client that closes its sending side is taken for gone: nothing comes, least of all a success.
                 assert client.read(12) in (b"", b"HTTP/1.1 400")
@@ -221,140 +208,15 @@ async def test_broken_chunks(tmp_path: Path, cancellation: bool, name: str) -> N
         def broken(offset: int) -> None:
             with Client(uploads.port) as client:
                 begin(client, "chunked")
-                send(client, "chunked", ARCHIVE[:offset])
+                send(client, "chunked", LARGE_ARCHIVE[:offset])
                 try:
                     client.send(CHUNKS[name])
                 except ConnectionError:
                     pass
                 assert problem(client.answer())["status"] == 400
 
-        for offset in (0, 700, len(ARCHIVE) // 2):
+        for offset in (0, 700, len(LARGE_ARCHIVE) // 2):
             await asyncio.to_thread(broken, offset)
-
-
-def flipped(data: bytes, at: int) -> bytes:
-    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
-
-
-def changed(name: str, content: bytes | images.Link | None) -> bytes:
-    """A docker-archive one of whose files is another, or missing."""
-    files = images.docker(LARGE)
-    if content is None:
-        del files[name]
-    else:
-        files[name] = content
-    return images.pack(files)
-
-
-IN_LAYER = ARCHIVE.index(LARGE.layers[0]) + 5000
-CONFIG = f"{LARGE.id[7:]}.json"
-BLOB = f"blobs/sha256/{LARGE.diff_ids[0][7:]}"
-HARMFUL = images.image(layer(file("a"), link("h", "../../etc/passwd")), names=["harmful:1"])
-
-DAMAGED: dict[str, tuple[bytes, str, int, str, str]] = {
-    # what is sent, query, status, code, what the answer names
-    "nothing": (b"", "", 400, "invalid_archive", "truncated"),
-    "text": (b"no archive at all\n" * 1000, "", 400, "invalid_archive", ""),
-    "an empty tar": (layer(), "", 400, "invalid_archive", "empty"),
-    "cut in a layer": (ARCHIVE[: IN_LAYER + 7], "", 400, "invalid_archive", "truncated"),
-    "cut at the end": (ARCHIVE[:-1024], "", 400, "invalid_archive", "truncated"),
-    "cut gzip": (images.COMPRESS["gzip"](ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
-    "cut zstd": (images.COMPRESS["zstd"](ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
-    "cut xz": (images.COMPRESS["xz"](GOOD_ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
-    "cut bzip2": (images.COMPRESS["bzip2"](GOOD_ARCHIVE)[:-4], "", 400, "invalid_archive", "truncated"),
-    "bit in a layer": (flipped(ARCHIVE, IN_LAYER), "", 400, "digest_mismatch", LAYER),
-    "bit in a gzip": (flipped(images.COMPRESS["gzip"](ARCHIVE), 900_000), "", 400, "invalid_archive", ""),
-    "bit in an OCI blob": (
-        (lambda data: flipped(data, data.index(LARGE.layers[0]) + 5000))(images.pack(images.oci(LARGE))),
-        "",
-        400,
-        "digest_mismatch",
-        BLOB,
-    ),
-    "another layer": (changed(LAYER, layer(file("x"))), "", 400, "digest_mismatch", LAYER),
-    "no layer": (changed(LAYER, None), "", 400, "invalid_archive", LAYER),
-    "a layer that is a link outside": (changed(LAYER, images.Link("/etc/passwd")), "", 400, "invalid_archive", LAYER),
-    "another configuration": (changed(CONFIG, LARGE.data + b" "), "", 400, "digest_mismatch", CONFIG),
-    "no manifest": (changed("manifest.json", None), "?format=docker-archive", 400, "invalid_archive", "manifest.json"),
-    "manifest is none": (changed("manifest.json", b"[" * 100_000), "", 400, "invalid_archive", "manifest.json"),
-    "a layer that reaches outside": (images.pack(images.docker(HARMFUL)), "", 400, "invalid_archive", "h"),
-    "a member outside": (layer(file("manifest.json"), file("../x")), "", 400, "invalid_archive", "../x"),
-    "a member twice": (layer(file("manifest.json"), file("manifest.json")), "", 400, "invalid_archive", "manifest"),
-    "a device among the members": (layer(file("manifest.json"), images.node("n")), "", 400, "invalid_archive", "n"),
-    "a symlink for a manifest": (layer(symlink("manifest.json", "/etc/passwd")), "", 400, "invalid_archive", ""),
-    "format of another archive": (ARCHIVE, "?format=oci", 400, "invalid_archive", "oci-layout"),
-    "unknown format": (ARCHIVE, "?format=zip", 400, "invalid_request", "docker-archive, oci, rootfs"),
-    "unknown parameter": (ARCHIVE, "?tag=x", 400, "invalid_request", "'tag'"),
-    "name that is none": (ARCHIVE, "?name=UPPER", 400, "invalid_reference", "UPPER"),
-    "empty name": (ARCHIVE, "?name=", 400, "invalid_reference", "''"),
-    "name with a digest": (ARCHIVE, f"?name=a@{LARGE.id}", 400, "invalid_reference", "digest"),
-    "one name for two images": (images.pack(images.docker(LARGE, GOOD)), "?name=x", 400, "invalid_request", "2 images"),
-    "more than allowed": (layer(file("zeros", bytes(9 << 20))), "", 413, "limit_exceeded", ""),
-    "a bomb": (images.COMPRESS["bzip2"](layer(file("zeros", bytes(9 << 20)))), "", 413, "limit_exceeded", ""),
-    "a nested bomb": (
-        images.pack(images.docker(images.image(layer(file("zeros", bytes(9 << 20))), compression="zstd"))),
-        "",
-        413,
-        "limit_exceeded",
-        "",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-async def test_damaged_archives(tmp_path: Path, cancellation: bool, name: str) -> None:
-    data, query, status, code, named = DAMAGED[name]
-    async with nothing_left(tmp_path / "state", cancellation=cancellation, max_import_bytes=8 << 20) as uploads:
-        answer = await uploads.post(data, query)
-        members = problem(answer)
-        assert (answer.status, members["code"]) == (status, code), members
-        assert named in members["detail"]
-        assert str(uploads.state) not in members["detail"]
-
-
-async def test_hostile_archives(tmp_path: Path, cancellation: bool) -> None:
-    """Every odd archive that was ever met: refused by its status without a trace, or taken in."""
-    async with nothing_left(tmp_path / "state", cancellation=cancellation) as uploads:
-        for case in hostile.CASES:
-            answer = await uploads.post(case.data, "?name=x&format=rootfs")
-            if answer.status == 201:
-                assert case.error is None, case.id
-                await uploads.store.remove_image("x")
-                continue
-            members = problem(answer)
-            assert issubclass(case.error or StreamerError, StreamerError)
-            assert answer.status in (400, 413, 422), (case.id, members)
-            assert answer.status == STATUS[members["code"]]
-            if case.error is not None:
-                assert answer.status == STATUS[case.error.code], (case.id, members)
-        await uploads.settled()
-
-
-async def test_escaping_archives(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret").write_text("untouched")
-    async with nothing_left(tmp_path / "state") as uploads:
-        for case in hostile.ESCAPES:
-            answer = await uploads.post(case.data, "?name=x&format=rootfs")
-            assert answer.status in (201, 400, 422), (case.id, answer)
-            if answer.status == 201:
-                await uploads.store.remove_image("x")
-    assert sorted(os.listdir(tmp_path)) == ["outside", "state"]
-    assert os.listdir(outside) == ["secret"]
-    assert (outside / "secret").read_text() == "untouched"
-
-
-@pytest.mark.slow
-async def test_a_real_bomb(tmp_path: Path) -> None:
-    """512 MiB of zeros in 16 KiB of zstd, which no configured size forbids: the ratio does."""
-    head = layer(file("zeros"), end=b"")[:512]
-    done = subprocess.run(
-        ["sh", "-c", "{ cat; head -c 536870912 /dev/zero; } | zstd -q -1"], input=head, capture_output=True, check=True
-    )
-    async with nothing_left(tmp_path / "state") as uploads:
-        answer = await uploads.post(done.stdout, "?format=rootfs")
-        assert (answer.status, problem(answer)["code"]) == (413, "limit_exceeded")
 
 
 async def test_many_clients_that_drop_at_once(tmp_path: Path, cancellation: bool) -> None:
@@ -363,7 +225,7 @@ async def test_many_clients_that_drop_at_once(tmp_path: Path, cancellation: bool
         def drop(offset: int) -> None:
             with Client(uploads.port) as client:
                 begin(client, "length")
-                client.send(ARCHIVE[:offset])
+                client.send(LARGE_ARCHIVE[:offset])
 
         async with anyio.create_task_group() as tasks:
             for number in range(20):
@@ -377,7 +239,7 @@ async def test_shutting_down_under_open_uploads(tmp_path: Path, cancellation: bo
     def broken(port: int) -> None:
         with Client(port) as client:
             begin(client, "length")
-            client.send(ARCHIVE[: len(ARCHIVE) // 2])
+            client.send(LARGE_ARCHIVE[: len(LARGE_ARCHIVE) // 2])
             halfway.set()
             assert stopped.wait(20)
             assert client.read(12) in (b"", b"HTTP/1.1 503"), "an upload that was not whole succeeded"
@@ -395,28 +257,6 @@ async def test_shutting_down_under_open_uploads(tmp_path: Path, cancellation: bo
     assert await settles(before) == []
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", path], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", path], check=True)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("form", ["docker-archive", "rootfs"])
-async def test_a_full_disk(small: Path, cancellation: bool, form: str) -> None:
-    data = layer(*(file(f"f{number}", CHANCE.randbytes(200_000)) for number in range(40)))
-    archive = images.pack(images.docker(images.image(data, names=["big:1"]))) if form == "docker-archive" else data
-    async with nothing_left(small / "state", cancellation=cancellation) as uploads:
-        answer = await uploads.post(archive, f"?format={form}")
-        assert (answer.status, problem(answer)["code"]) == (507, "storage_full")
-
-
 def resident(field: str) -> int:
     with open("/proc/self/status", encoding="ascii") as status:
         (line,) = (line for line in status if line.startswith(field))
@@ -425,11 +265,10 @@ def resident(field: str) -> int:
 
 @pytest.mark.slow
 async def test_memory_is_bounded(tmp_path: Path) -> None:
-    block = CHANCE.randbytes(1 << 20)
+    block = random.randbytes(1 << 20)
     blocks = 128
 
     def upload(uploads: Uploads) -> None:
-        head = layer(file("large", b""), end=b"")
         info, _ = file("large")
         info.size = blocks << 20
         head = info.tobuf()

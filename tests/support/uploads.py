@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import anyio
 from support import images
 from support.asking import ask
 from support.clients import Answer
-from support.images import file, layer
+from support.images import directory, file, layer
 from support.leaks import held, settles
 from support.serving import Served, served
 
@@ -23,6 +24,14 @@ from streamer.stores.local.store import LocalStore
 
 GOOD = images.image(layer(file("good", b"good")), layer(file("better", b"better")), names=["good:1"])
 GOOD_ARCHIVE = images.pack(images.docker(GOOD))
+
+_CHANCE = random.Random(5)
+LARGE = images.image(
+    layer(directory("d/"), *(file(f"d/{number}", _CHANCE.randbytes(700_000)) for number in range(3))),
+    layer(file("top", _CHANCE.randbytes(300_000))),
+    names=["large:1"],
+)
+LARGE_ARCHIVE = images.pack(images.docker(LARGE))
 
 
 @dataclass

@@ -302,7 +302,7 @@ OPTIONS: list[tuple[str, str, set[str]]] = [
 
 
 @with_mounts
-@pytest.mark.parametrize(("target", "query", "expected"), OPTIONS, ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(("target", "query", "expected"), OPTIONS, ids=[f"{row[0]}?{row[1]}" for row in OPTIONS])
 def test_options_narrow_what_is_sent(site: Site, target: str, query: str, expected: set[str]) -> None:
     assert entries(site.get(f"{target}?{query}")).keys() == expected
 
