@@ -96,6 +96,7 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 stall_timeout=settings.stall_timeout,
                 upload_timeout=settings.upload_timeout,
                 max_import_bytes=settings.max_import_bytes,
+                hosts=settings.hosts,
             )
             async with listening(application(site), settings.listen) as server:
                 log.info("serving", addresses=server.addresses, state=str(settings.state))

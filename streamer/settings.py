@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     listen: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:8080",), description="Addresses to listen on: HOST:PORT or unix:PATH."
     )
+    hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names besides loopback that HTTP requests may be addressed to (behind a proxy)."
+    )
     max_exports: int = Field(64, ge=1, le=10_000, description="Exports that may be open at a time.")
     stall_timeout: float = Field(
         60, gt=0, description="Seconds in which a client must take 64 KiB, or its download is broken off."
@@ -50,7 +53,7 @@ class Settings(BaseSettings):
         "auto", description="How: `auto` is console on a terminal and JSON lines otherwise."
     )
 
-    @field_validator("stores", "listen", mode="before")
+    @field_validator("stores", "listen", "hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Commas separate addresses in an environment variable; flags come as a sequence."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -112,13 +113,14 @@ def changes(
                 async for chunk in stream:
                     emit(chunk.decode(), end="")
             else:
-                async for item in _items(stream):
-                    emit(f"{item['kind']}\t{printable(item['path'])}")
+                async with aclosing(_items(stream)) as items:
+                    async for item in items:
+                        emit(f"{item['kind']}\t{printable(item['path'])}")
 
     work(context, state, store, command)
 
 
-async def _items(stream: ExportStream) -> AsyncIterator[dict[str, str]]:
+async def _items(stream: ExportStream) -> AsyncGenerator[dict[str, str]]:
     """The objects of the JSON array, which comes with one on each line."""
     rest = b""
     async for chunk in stream:

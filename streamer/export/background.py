@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import anyio
 import anyio.abc
 
+from streamer.errors import Draining
+
 T = TypeVar("T")
 
 
@@ -53,6 +55,9 @@ class Background:
             outcome.value = await work()
         except Exception as error:
             outcome.error = error
+        except BaseException:
+            outcome.error = Draining("the service is shutting down")
+            raise
         finally:
             self.running -= 1
             changed, self._changed = self._changed, anyio.Event()

@@ -181,7 +181,7 @@ class Exporter:
             with closing(chunks), closing(compressed(chunks, plan.compression)) as body:
                 for chunk in body:
                     pipe.send(chunk)
-        except BaseException as caught:
+        except BaseException as caught:  # noqa: ASYNC103  # a thread's own function: it cannot be cancelled
             error = caught if isinstance(caught, StreamerError) else explained(plan, caught)
         # Only now, with every lease released, does the reader learn how it ended: a clean end leaves nothing behind.
         pipe.finish(error)

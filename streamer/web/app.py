@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from streamer.web import parameters
 from streamer.web.openapi import document
+from streamer.web.origin import same_machine
 from streamer.web.problems import SERVER, problems
 from streamer.web.routes import ROUTES, Route
 from streamer.web.site import SITE, Site
@@ -16,12 +17,12 @@ from streamer.web.site import SITE, Site
 
 def application(site: Site) -> web.Application:
     """The aiohttp application. It owns nothing: whoever made the site closes what is in it."""
-    app = web.Application(middlewares=[problems], client_max_size=0)
+    app = web.Application(middlewares=[problems, same_machine], client_max_size=0)
     app[SITE] = site
     app.on_response_prepare.append(_named)
     for route in ROUTES:
         app.router.add_route(route.method, route.resource, _checked(route))
-        if route.head:
+        if route.method == hdrs.METH_GET:
             app.router.add_route("HEAD", route.resource, _checked(route))
     description = json.dumps(document(), indent=1).encode() + b"\n"
 
@@ -29,7 +30,7 @@ def application(site: Site) -> web.Application:
         parameters.read(request, ())
         return web.Response(body=description, content_type="application/json")
 
-    app.router.add_get("/openapi.json", openapi, allow_head=False)
+    app.router.add_get("/openapi.json", openapi)
     return app
 
 

@@ -101,10 +101,11 @@ def document() -> dict[str, Any]:
     for route in ROUTES:
         operations = paths.setdefault(route.path, {})
         operations[route.method.lower()] = _operation(route, route.method.lower())
-        if route.head:
+        if route.method == "GET":
             operations["head"] = _operation(route, "head")
     paths["/openapi.json"] = {
-        "get": {"summary": "This document.", "responses": {"200": _json({"type": "object"}, "This document.")}}
+        "get": {"summary": "This document.", "responses": {"200": _json({"type": "object"}, "This document.")}},
+        "head": {"summary": "Headers of: This document.", "responses": {"200": {"description": "This document."}}},
     }
     for path, operations in paths.items():
         spec.path(path=path, operations=operations)

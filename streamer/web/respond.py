@@ -86,12 +86,14 @@ async def stream(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
                     raise SourceChanged(f"cannot export {plan.title}: {sent} bytes of the {plan.length} announced")
                 await watch.finish(answer)
             outcome = "complete"
-        except BaseException as error:
+        except StreamerError as error:
             transport.abort()
-            outcome = error.code if isinstance(error, StreamerError) else "client_gone"
-            if isinstance(error, StreamerError):
-                log.warning("body broken off", title=plan.title, bytes=sent, code=error.code, error=str(error))
-                raise BrokenBody(str(error)) from error
+            outcome = error.code
+            log.warning("body broken off", title=plan.title, bytes=sent, code=error.code, error=str(error))
+            raise BrokenBody(str(error)) from error
+        except BaseException:
+            transport.abort()
+            outcome = "client_gone"
             raise
         finally:
             site.metrics.exports.labels(plan.kind.value, outcome).inc()

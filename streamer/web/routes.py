@@ -16,7 +16,7 @@ Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.Strea
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path with one method (GET means HEAD as well where `head`)."""
+    """One path with one method (GET means HEAD as well)."""
 
     path: str
     """As in OpenAPI: `{name}` stands for one path segment, `{image}` for a name that may hold slashes."""
@@ -26,7 +26,6 @@ class Route:
     """What a success is: an archive, or the name of a schema of `openapi`."""
     parameters: tuple[Parameter, ...] = ()
     method: str = "GET"
-    head: bool = False
 
     @property
     def resource(self) -> str:
@@ -48,7 +47,6 @@ ROUTES: tuple[Route, ...] = (
         "One layer, by diff ID or chain ID.",
         ARCHIVE_ANSWER,
         ARCHIVE,
-        head=True,
     ),
     Route(
         "/v1/containers/{container}/archive",
@@ -56,7 +54,6 @@ ROUTES: tuple[Route, ...] = (
         "A container's whole file system.",
         ARCHIVE_ANSWER,
         ARCHIVE,
-        head=True,
     ),
     Route(
         "/v1/containers/{container}/diff",
@@ -64,7 +61,6 @@ ROUTES: tuple[Route, ...] = (
         "A container's changes as a layer.",
         ARCHIVE_ANSWER,
         ARCHIVE,
-        head=True,
     ),
     Route(
         "/v1/containers/{container}/changes", archives.changes, "A container's changes as a list.", "Changes", (STORE,)
@@ -75,16 +71,14 @@ ROUTES: tuple[Route, ...] = (
         "Several saved images in one archive.",
         ARCHIVE_ANSWER,
         (NAME, *IMAGE),
-        head=True,
     ),
-    Route("/v1/images/{image}/archive", archives.image, "A saved image.", ARCHIVE_ANSWER, IMAGE, head=True),
+    Route("/v1/images/{image}/archive", archives.image, "A saved image.", ARCHIVE_ANSWER, IMAGE),
     Route(
         "/v1/images/{image}/rootfs",
         archives.rootfs,
         "An image's flattened file system.",
         ARCHIVE_ANSWER,
         ARCHIVE,
-        head=True,
     ),
     Route("/healthz", operations.healthz, "The process lives.", "Status"),
     Route("/readyz", operations.readyz, "Requests may be sent here.", "Status"),

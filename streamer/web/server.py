@@ -21,6 +21,8 @@ from streamer.web.connection import Connection
 
 _BACKLOG = 512
 _KEEPALIVE = 75.0
+_CLEANUP = 10.0
+"""Seconds for closing connections, also when the service itself is being cancelled."""
 _SHUTDOWN = 1.0
 """Seconds for aiohttp's own shutdown (it may take twice that): every export was ended before it begins."""
 
@@ -104,8 +106,9 @@ async def listening(
             await server.start(connection, listener, address)
         yield server
     finally:
-        await server.close_listeners()
-        await runner.cleanup()
+        with anyio.move_on_after(_CLEANUP, shield=True):
+            await server.close_listeners()
+            await runner.cleanup()
         for path, identity in sockets.items():
             _remove_socket(path, identity)
 

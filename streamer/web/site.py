@@ -34,6 +34,8 @@ class Site:
     stall_timeout: float = 60
     upload_timeout: float = 60
     max_import_bytes: int = 256 << 30
+    hosts: tuple[str, ...] = ()
+    """Names besides loopback that requests may be addressed to."""
 
 
 SITE = web.AppKey("site", Site)

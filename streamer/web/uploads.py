@@ -15,6 +15,8 @@ from streamer.tar.reader import Limits
 from streamer.web.listing import image_value
 from streamer.web.site import SITE
 
+_ENOUGH = 64 << 10
+
 
 class Body:
     """A request's body as the synchronous source that an import reads in its thread.
@@ -25,6 +27,8 @@ class Body:
     def __init__(self, request: web.Request, silence: float) -> None:
         self._content = request.content
         self._silence = silence
+        self._patience = silence
+        self._came = 0
         self._rest = b""
 
     def read(self, size: int) -> bytes:
@@ -35,18 +39,26 @@ class Body:
         return data
 
     async def _next(self) -> bytes:
+        """What came next. Only waiting counts against the client, and only `_ENOUGH` bytes renew its time: one byte now
+        and then would keep an import open for ever."""
+        began = anyio.current_time()
         try:
-            with anyio.fail_after(self._silence):
-                return await self._content.readany()
+            with anyio.fail_after(self._patience):
+                data = await self._content.readany()
         except TimeoutError:
-            raise Stalled(f"cannot import: nothing came for {self._silence:g} seconds") from None
+            raise Stalled(f"cannot import: less than {_ENOUGH} bytes came in {self._silence:g} seconds") from None
         except (web.RequestPayloadError, web.PayloadAccessError, OSError) as error:
             raise InvalidArchive("cannot import: the upload ended before its end") from error
         except asyncio.CancelledError as error:
             # aiohttp's shutdown puts one into the body. Let out, it would pass for a cancellation of the import's task.
             if self._content.exception() is not error:
                 raise
-            raise Draining("cannot import: the service is shutting down") from error
+            raise Draining("cannot import: the service is shutting down") from error  # noqa: ASYNC104
+        self._came += len(data)
+        self._patience -= anyio.current_time() - began
+        if self._came >= _ENOUGH:
+            self._came, self._patience = 0, self._silence
+        return data
 
 
 async def post(request: web.Request, values: dict[str, Any]) -> web.Response:

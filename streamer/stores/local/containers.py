@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 
 from streamer.errors import Conflict, NotFound
@@ -23,6 +24,8 @@ from streamer.stores.local.staging import Staging
 from streamer.stores.local.unpack import copy_root
 
 _EMPTY = "empty"
+_UNDO = 30
+"""Seconds that undoing a half-done change may take when the caller is being cancelled."""
 """A directory beside the upper: an overlay needs a lower layer even where the image has none."""
 
 
@@ -91,9 +94,17 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
         try:
             await to_thread.run_sync(_attach, core, row, os.fsencode(place))
         except BaseException:
-            await _note(core, row, None)
+            with anyio.move_on_after(_UNDO, shield=True):
+                # Cancelled, the thread was waited for, and may have mounted it after all.
+                await to_thread.run_sync(_detach_if_attached, os.fsencode(place))
+                await _note(core, row, None)
             raise
     return place
+
+
+def _detach_if_attached(target: bytes) -> None:
+    if attached(target):
+        detach(target, lazy=True)
 
 
 def _attach(core: Core, row: ContainerRow, target: bytes) -> None:

@@ -109,12 +109,28 @@ async def _connection(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     try:
         with _translated(path):
             # synchronous=FULL: a committed row survives a power cut, as the directory it names does.
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            await _write_ahead(connection)
+            for pragma in ("synchronous = FULL", "foreign_keys = ON"):
                 await connection.execute_fetchall(f"PRAGMA {pragma}")
         yield connection
     finally:
         with anyio.CancelScope(shield=True):
             await connection.close()
+
+
+async def _write_ahead(connection: aiosqlite.Connection) -> None:
+    """Turns the journal to WAL. SQLite does not wait here as it does elsewhere: while another process opens the same new
+    file it says at once that the file is locked, so the waiting is done by us."""
+    with anyio.move_on_after(BUSY_SECONDS):
+        while True:
+            try:
+                await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            await anyio.sleep(0.02)
+    await connection.execute_fetchall("PRAGMA journal_mode = WAL")
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 from anyio import from_thread, to_thread
 
 from streamer.errors import InvalidReference
@@ -27,6 +28,9 @@ from streamer.stores.local.staging import Staging
 from streamer.stores.local.state import storage
 from streamer.tar.compression import decompressed
 from streamer.tar.source import Limits
+
+_UNDO = 60
+"""Seconds that taking a half-published import back may take when the caller is being cancelled."""
 
 
 def image_name(text: str) -> Reference:
@@ -147,7 +151,8 @@ async def _publish(core: Core, intake: Intake, images: list[TakenImage]) -> dict
                             moved[name.familiar] = before
                 return moved
         except BaseException:
-            await to_thread.run_sync(_take_back, core, new)
+            with anyio.move_on_after(_UNDO, shield=True):
+                await to_thread.run_sync(_take_back, core, new)
             raise
 
 

@@ -1,0 +1,49 @@
+"""Whom a service on loopback answers: programs of this machine, not web pages that a browser on it happens to show.
+
+A page can make a name of its own resolve to 127.0.0.1 (DNS rebinding) and then read answers as its own, or send a form
+here from anywhere. So over TCP the Host must be this machine's or one that was allowed, and a request that changes
+something must not come from a foreign page. A unix socket no browser reaches.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+
+from streamer.errors import NotPermitted
+from streamer.web.site import SITE
+
+_READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+
+
+@web.middleware
+async def same_machine(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """NotPermitted for a Host, or for a changing request an Origin, that is neither loopback nor allowed."""
+    transport = request.transport
+    if transport is not None and isinstance(transport.get_extra_info("sockname"), tuple):
+        allowed = request.app[SITE].hosts
+        host = request.headers.get(hdrs.HOST)
+        if host and not _ours(f"//{host}", allowed):
+            raise NotPermitted(f"this service does not answer to {host[:200]!r}; allow that name with STREAMER_HOSTS")
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin and request.method not in _READING and not _ours(origin, allowed):
+            raise NotPermitted(f"a page of {origin[:200]!r} may not change anything here")
+    return await handler(request)
+
+
+def _ours(url: str, allowed: tuple[str, ...]) -> bool:
+    try:
+        name = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost" or name in allowed:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
