@@ -119,8 +119,8 @@ async def _connection(path: Path) -> AsyncIterator[aiosqlite.Connection]:
 
 
 async def _write_ahead(connection: aiosqlite.Connection) -> None:
-    """Turns the journal to WAL. SQLite does not wait here as it does elsewhere: while another process opens the same new
-    file it says at once that the file is locked, so the waiting is done by us."""
+    """Turns the journal to WAL. SQLite does not wait here as it does elsewhere: while another process opens the same
+    new file it says at once that the file is locked, so the waiting is done by us."""
     with anyio.move_on_after(BUSY_SECONDS):
         while True:
             try:
