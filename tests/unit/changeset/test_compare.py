@@ -53,7 +53,10 @@ def listed(old: int | None, new: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("mutation", "expected"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("mutation", "expected"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.root] * (name == "owner")) for name, case in CASES.items()],
+)
 def test_what_differs(base: bytes, opened: Open, mutation: list[object], expected: list[str]) -> None:
     old = make(os.path.join(base, b"old"), *OLD)
     new = os.path.join(base, b"new")
