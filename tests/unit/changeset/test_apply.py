@@ -126,6 +126,7 @@ def test_where_contents_went(base: bytes, opened: Open) -> None:
         assert applier.apply(*directory(b"d/")) is None
 
 
+@needs_root
 @pytest.mark.parametrize("whiteouts", MODES)
 def test_implied_directories(base: bytes, apply: Callable[..., Applier], whiteouts: Whiteouts) -> None:
     apply([file(b"a/b/c", b"x")], whiteouts)
