@@ -8,7 +8,7 @@ ASYNC_OFF := ASYNC106,ASYNC109,ASYNC119,ASYNC124
 STREAMER_LISTEN ?= 127.0.0.1:8080
 export STREAMER_LISTEN
 
-.PHONY: run test unit lint types contracts check bench clean
+.PHONY: run test unit lint types check clean
 
 run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image and container
 	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"

@@ -37,6 +37,8 @@ def main() -> int:
         return anyio.run(run, settings)
     except StreamerError as error:
         print(f"streamer: {error}", file=sys.stderr)
+        if error.code == "conflict":
+            print("choose another address: STREAMER_LISTEN=127.0.0.1:9000 make run", file=sys.stderr)
         return 1
 
 

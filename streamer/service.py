@@ -7,21 +7,21 @@ of closing its reverse.
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import anyio
-import structlog
 
 from streamer import log as logs
-from streamer.errors import Draining, InvalidRequest
-from streamer.export.background import Background
+from streamer.errors import Draining, InvalidRequest, NotFound
+from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
+from streamer.export.tasks import task_group
 from streamer.settings import Settings
 from streamer.stores.base import Store
 from streamer.stores.catalog import Catalog
@@ -30,7 +30,7 @@ from streamer.web.app import application
 from streamer.web.server import Server, listening
 from streamer.web.site import Health, Site
 
-log = structlog.get_logger("streamer.service")
+log = logs.logger("streamer.service")
 
 LOCAL = "local"
 
@@ -47,16 +47,21 @@ class Service:
 
 
 @asynccontextmanager
-async def service(settings: Settings) -> AsyncIterator[Service]:
-    """Stores, mounts and exports for one process; leaving the block ends every export and closes every store."""
+async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[Service]:
+    """Stores, mounts and exports for one process; leaving the block ends every export and closes every store.
+
+    With `create=False` an embedded store that is not there is NotFound: a mistyped directory must not become a store.
+    """
     name, state = _local(settings)
+    if not create and not await anyio.Path(state, "streamer.db").exists():
+        raise NotFound(f"there is no store at {state}; `streamer import` makes one")
     async with LocalStore.open(state, name=name) as local:
         stores: dict[str, Store] = {name: local}
         async with (
             exporter(limit=settings.max_exports, release_limit=settings.release_timeout) as exports,
-            anyio.create_task_group() as tasks,
+            background() as work,
         ):
-            yield Service(settings, Catalog(stores), local, exports, Background(tasks))
+            yield Service(settings, Catalog(stores), local, exports, work)
 
 
 def _local(settings: Settings) -> tuple[str, Path]:
@@ -76,17 +81,20 @@ def _local(settings: Settings) -> tuple[str, Path]:
 
 
 async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> int:
-    """Serve until a signal; the exit status: 0 if every open export ended by itself, 1 if any had to be broken.
+    """Serve until a signal; the exit status: 0 if everything that was open ended by itself, 1 if any had to be broken.
 
-    SIGTERM or SIGINT: readiness fails, nothing new is accepted, open exports may go on for `drain_timeout`; then, or
-    at a second signal, their streams are broken (clients see an incomplete body) and everything is released. `ready`
-    is called with the addresses once they answer.
+    SIGTERM or SIGINT: readiness fails, nothing new is accepted, open exports and imports may go on for `drain_timeout`;
+    then, or at a second signal, they are broken off (clients see an incomplete body) and everything is released. A
+    third signal ends the process where it stands: mounts are gone with it, an import is swept at the next start.
+    `ready` is called with the addresses once they answer.
     """
     logs.configure(settings.log_level, settings.log_format)
     _raise_file_limit()
+    asked = _Asked()
     health = Health()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with service(settings) as opened:
+        async with task_group() as watching, service(settings) as opened:
+            watching.start_soon(asked.listen, signals)
             site = Site(
                 catalog=opened.catalog,
                 local=opened.local,
@@ -102,28 +110,43 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 log.info("serving", addresses=server.addresses, state=str(settings.state))
                 if ready is not None:
                     ready(server.addresses)
-                async for number in signals:
-                    log.info("draining", signal=signal.Signals(number).name, open=opened.exporter.statistics().open)
-                    break
-                status = await _drain(opened, server, health, signals, settings)
+                await asked.to_drain.wait()
+                health.drain()
+                status = await _drain(opened, server, asked, settings)
     log.info("stopped", status=status)
     return status
 
 
-async def _drain(
-    opened: Service, server: Server, health: Health, signals: AsyncIterator[int], settings: Settings
-) -> int:
-    """Steps 1 to 5 of a graceful shutdown; what is left afterwards, the enclosing blocks release."""
+class _Asked:
+    """What the signals so far ask for."""
+
+    def __init__(self) -> None:
+        self.to_drain = anyio.Event()
+        self.to_hurry = anyio.Event()
+
+    async def listen(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("signal", signal=signal.Signals(number).name)
+            if not self.to_drain.is_set():
+                self.to_drain.set()
+            elif not self.to_hurry.is_set():
+                self.to_hurry.set()
+            else:
+                os._exit(1)
+
+
+async def _drain(opened: Service, server: Server, asked: _Asked, settings: Settings) -> int:
+    """The graceful part of a shutdown; what is left afterwards, the enclosing blocks break off and release."""
     refusal = Draining("the service is shutting down")
-    health.drain()
     opened.exporter.refuse(refusal)
+    opened.background.refuse(refusal)
+    log.info("draining", exports=opened.exporter.statistics().open, imports=opened.background.running)
     await server.close_listeners()
     with anyio.move_on_after(settings.drain_timeout):
-        async with anyio.create_task_group() as waiting:
-            waiting.start_soon(partial(_second_signal, signals, waiting.cancel_scope))
+        async with task_group() as waiting:
+            waiting.start_soon(_cancel_when, asked.to_hurry, waiting.cancel_scope)
             await opened.exporter.idle()
             await opened.background.idle()
-            waiting.cancel_scope.cancel()
     left = opened.exporter.statistics().open + opened.background.running
     opened.exporter.abort(refusal)
     with anyio.move_on_after(settings.release_timeout):
@@ -131,10 +154,9 @@ async def _drain(
     return 1 if left else 0
 
 
-async def _second_signal(signals: AsyncIterator[int], scope: anyio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
-        return
+async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def _raise_file_limit() -> None:

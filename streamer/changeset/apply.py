@@ -47,11 +47,13 @@ from streamer.changeset.whiteouts import (
     Whiteouts,
     is_whiteout,
 )
-from streamer.errors import InvalidArchive, StreamerError, shown
+from streamer.errors import InvalidArchive, LimitExceeded, StreamerError, shown
 
 __all__ = ["Applier", "Limits", "MemberLike", "Whiteouts"]
 
 _UNLIMITED = Limits()
+_HELD = 64
+"""Bytes that remembering a directory takes besides its name, roughly."""
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -90,6 +92,8 @@ class Applier:
         self._landing = LayerLanding(self._marks, self._give) if self._overlay else TreeLanding()
         self._tally = Tally(limits)
         self._times: dict[bytes, int] = {}
+        self._held = 0
+        self._limits = limits
         self._mtime = 0
         self._parents = Parents(
             root, lower if self._overlay else None, None if self._plain else self._marks, self._imply
@@ -210,7 +214,7 @@ class Applier:
         except BaseException:
             os.close(fd)
             raise
-        self._times[place.inside(name)] = attributes.mtime
+        self._note_time(place.inside(name), attributes.mtime)
         self._landing.brought(place, name)
         return fd
 
@@ -228,8 +232,18 @@ class Applier:
             self._give.to_file(fd, attributes_of(member), self._skip, times=False)
         finally:
             os.close(fd)
-        self._times[place.inside(name)] = member.mtime
+        self._note_time(place.inside(name), member.mtime)
         self._landing.brought(place, name)
+
+    def _note_time(self, path: bytes, mtime: int) -> None:
+        if path not in self._times:
+            self._held += len(path) + _HELD
+            if self._held > self._limits.directories:
+                raise LimitExceeded(
+                    f"the names of the archive's directories take more than {self._limits.directories} bytes",
+                    limit=self._limits.directories,
+                )
+        self._times[path] = mtime
 
     def _existing(self, place: Place, name: bytes) -> int | None:
         try:

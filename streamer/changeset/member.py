@@ -61,6 +61,8 @@ class Limits:
     """Bytes of one name."""
     depth: int = 4096
     """Components of one name."""
+    directories: int = 64 << 20
+    """Bytes that the names of all directories take until their times are set."""
 
 
 class Tally:

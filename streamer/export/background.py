@@ -6,13 +6,15 @@ still writing. Work started here is not affected; whoever waits for it may leave
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 import anyio
 import anyio.abc
 
-from streamer.errors import Draining
+from streamer.errors import Draining, StreamerError
+from streamer.export.tasks import task_group
 
 T = TypeVar("T")
 
@@ -31,6 +33,11 @@ class Background:
         self._tasks = tasks
         self.running = 0
         self._changed = anyio.Event()
+        self._refusal: StreamerError | None = None
+
+    def refuse(self, error: StreamerError) -> None:
+        """Start nothing from now on; what runs goes on."""
+        self._refusal = error
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
@@ -42,6 +49,8 @@ class Background:
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """The result of `work()`, or its exception. Cancelling the caller leaves the work running to its own end."""
+        if self._refusal is not None:
+            raise self._refusal
         outcome: _Outcome[T] = _Outcome()
         self._tasks.start_soon(self._own, work, outcome)
         await outcome.done.wait()
@@ -63,3 +72,15 @@ class Background:
             changed, self._changed = self._changed, anyio.Event()
             changed.set()
             outcome.done.set()
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[Background]:
+    """A Background with a task group of its own. Leaving the block cancels what runs: it undoes what it has half done,
+    and whoever still waits for it gets Draining."""
+    async with task_group() as tasks:
+        made = Background(tasks)
+        try:
+            yield made
+        finally:
+            made.refuse(Draining("the service is shutting down"))

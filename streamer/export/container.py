@@ -26,7 +26,7 @@ def plan_container(container: Container, options: Options) -> ExportPlan:
         title=f"container {container.name} ({container.id[:12]}) of store {container.store}",
         basename=basename(container.name),
         # A container may change: its file system is mounted afresh for this stream, and never shared.
-        chunks=partial(_chunks, container.snapshot, _guards(container.guard), options, False),
+        chunks=partial(_chunks, container.snapshot, container.guard, options, True),
         compression=options.compression,
     )
 
@@ -39,34 +39,31 @@ def plan_rootfs(image: Image, name: str, options: Options) -> ExportPlan:
         kind=Kind.ROOTFS,
         title=f"root file system of image {name} ({digests.short(image.id)}) of store {image.store}",
         basename=basename(name) + "-rootfs",
-        chunks=partial(_chunks, snapshot, _guards(*(layer.guard for layer in image.layers)), options, True),
+        # The topmost layer's end check covers all below it.
+        chunks=partial(_chunks, snapshot, image.layers[-1].guard if image.layers else None, options, False),
         compression=options.compression,
     )
 
 
 def _chunks(
-    snapshot: Snapshot | None, guards: tuple[Guard, ...], options: Options, shared: bool, session: Session
+    snapshot: Snapshot | None, guard: Guard | None, options: Options, live: bool, session: Session
 ) -> Iterator[bytes]:
     if snapshot is None:  # an image without layers: an archive without entries
         yield from archive(iter(()), options.profile)
         return
     (mount,) = drivers.of(snapshot).mounts(snapshot)
     with (
-        session.mounts.lease(mount, shared=shared) as root,
-        closing(archive(_members(root, snapshot, guards, options, session), options.profile)) as chunks,
+        session.mounts.lease(mount, shared=not live) as root,
+        closing(archive(_members(root, snapshot, guard, options, live, session), options.profile)) as chunks,
     ):
         yield from chunks
 
 
 def _members(
-    root: int, snapshot: Snapshot, guards: tuple[Guard, ...], options: Options, session: Session
+    root: int, snapshot: Snapshot, guard: Guard | None, options: Options, live: bool, session: Session
 ) -> Iterator[Member]:
-    packer = Packer(options, session, snapshot.owner)
-    with closing(packer.tree(subtree.nodes(root, options, session))) as members:
+    packer = Packer(options, session, owner=snapshot.owner, live=live)
+    with closing(packer.tree(subtree.nodes(root, options, session, live=live))) as members:
         yield from members
-    for guard in guards:
+    if guard is not None:
         guard()
-
-
-def _guards(*guards: Guard | None) -> tuple[Guard, ...]:
-    return tuple(guard for guard in guards if guard is not None)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from streamer import drivers
 from streamer.changeset.change import Change
 from streamer.changeset.compare import compare
+from streamer.changeset.layers import Layers
 from streamer.drivers.base import DiffDriver
+from streamer.errors import NotFound, shown
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.naming import basename
 from streamer.export.pack import Packer
 from streamer.export.plan import ExportPlan, Options, Session
 from streamer.export.plan import Kind as ExportKind
-from streamer.mounts.mount import Snapshot
+from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
 from streamer.stores.base import Container, Guard
 from streamer.tar.entry import Member
@@ -108,8 +110,20 @@ def archived(
 def _members(
     found: Iterator[Change], snapshot: Snapshot, guard: Guard | None, options: Options, session: Session
 ) -> Iterator[Member]:
-    packer = Packer(options, session, snapshot.owner)
+    # Only a container's own directory is ever written.
+    packer = Packer(options, session, owner=snapshot.owner, live=snapshot.upper is not None)
     with closing(packer.changeset(subtree.narrowed(found, options))) as members:
         yield from members
+    if options.path and not session.report.entries:
+        _require(options.path, snapshot, session.mounts)
     if guard is not None:
         guard()
+
+
+def _require(path: bytes, snapshot: Snapshot, mounts: MountTable) -> None:
+    """NotFound unless the snapshot has the path: nothing changed below it is an answer, a mistyped path is not."""
+    with ExitStack() as stack:
+        directories = [stack.enter_context(mounts.lease(Mount((layer,)), shared=True)) for layer in snapshot.layers]
+        layers = stack.enter_context(Layers(directories, snapshot.userxattr))
+        if layers.lookup(subtree.cleaned(path)) is None:
+            raise NotFound(f"there is no '{shown(path)}' in this file system, and nothing of it was deleted")

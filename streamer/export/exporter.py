@@ -18,17 +18,18 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
-import structlog
 
 from streamer.errors import Busy, ConsumerGone, Draining, SourceFailed, StorageFull, StreamerError
 from streamer.export.closing import closing
 from streamer.export.compress import compressed
 from streamer.export.pipe import Pipe
 from streamer.export.plan import ExportPlan, Report, Session
+from streamer.export.tasks import task_group
 from streamer.export.verify import verified
+from streamer.log import logger
 from streamer.mounts.table import MountTable
 
-log = structlog.get_logger("streamer.export")
+log = logger("streamer.export")
 
 RETRY_AFTER = 5
 """Seconds after which a caller refused for want of a slot may sensibly try again."""
@@ -183,13 +184,15 @@ class Exporter:
                     pipe.send(chunk)
         except BaseException as caught:  # noqa: ASYNC103  # a thread's own function: it cannot be cancelled
             error = caught if isinstance(caught, StreamerError) else explained(plan, caught)
-        # Only now, with every lease released, does the reader learn how it ended: a clean end leaves nothing behind.
-        pipe.finish(error)
-        self._log(export, error)
         try:
-            pipe.loop.call_soon_threadsafe(export.done.set)
-        except RuntimeError:
-            pass  # the loop is gone, and with it everybody who could wait
+            # Only now, with every lease released, does the reader learn how it ended: a clean end leaves nothing.
+            pipe.finish(error)
+            self._log(export, error)
+        finally:
+            try:
+                pipe.loop.call_soon_threadsafe(export.done.set)
+            except RuntimeError:
+                pass  # the loop is gone, and with it everybody who could wait
 
     def _log(self, export: _Export, error: BaseException | None) -> None:
         fields = {
@@ -239,18 +242,16 @@ def _notes(error: BaseException) -> list[str]:
 async def exporter(*, limit: int = 64, release_limit: float = 10) -> AsyncIterator[Exporter]:
     """An Exporter with a mount table and a task group of its own, for use as a library.
 
-    Leaving the block breaks exports that are still open and waits for their producers to release what they hold.
+    Leaving the block breaks exports that are still open and waits for their producers to release what they hold, at
+    most `release_limit` seconds: one that hangs in a read is left behind (see `Statistics.abandoned`).
     """
     mounts = MountTable()
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        made = Exporter(mounts, tasks, limit=limit, release_limit=release_limit)
-        try:
-            yield made
-        except Exception as caught:  # raised below: a task group would wrap it in a group of one
-            failure = caught
-        finally:
-            made.abort(Draining("the exporter was closed"))
-    mounts.close()
-    if failure is not None:
-        raise failure
+    try:
+        async with task_group() as tasks:
+            made = Exporter(mounts, tasks, limit=limit, release_limit=release_limit)
+            try:
+                yield made
+            finally:
+                made.abort(Draining("the exporter was closed"))
+    finally:
+        mounts.close()

@@ -34,15 +34,19 @@ _TYPES = {
 
 
 class Packer:
-    """Turns the nodes or changes of one archive into its members; remembers hard links while it does."""
+    """Turns the nodes or changes of one archive into its members; remembers hard links while it does.
 
-    def __init__(self, options: Options, session: Session, owner: tuple[int, int] | None = None) -> None:
-        self._options = options
+    `live` says that the source may be written meanwhile (a container): files may then vanish before their turn comes.
+    In layers nothing may, and something that did is a layer that is being removed. `owner` is the snapshot's.
+    """
+
+    def __init__(self, options: Options, session: Session, *, owner: tuple[int, int] | None = None, live: bool) -> None:
         self._session = session
         self._owner = owner
+        self._live = live
         self._full = options.profile is Profile.FULL
         self._latest = None if options.mtime is None else options.mtime * 1_000_000_000
-        self._links: dict[tuple[int, int], tuple[bytes, int]] = {}
+        self._links: dict[tuple[int, ...], tuple[bytes, int]] = {}
 
     def tree(self, nodes: Iterator[Node]) -> Iterator[Member]:
         """A whole file system's members, in the walk's order. Closes `nodes` if that is a generator."""
@@ -112,13 +116,13 @@ class Packer:
             else:
                 member = self._special(node, _TYPES[file_type]), None
         except SourceChanged:
-            if not _gone(node):
+            if not (self._live and _gone(node)):
                 raise
             report.vanished += 1
             return None
         report.entries += 1
         if status.st_nlink > 1 and file_type != stat.S_IFDIR:
-            self._links[status.st_dev, status.st_ino] = (member[0].name, status.st_nlink - 1)
+            self._links[_identity(status)] = (member[0].name, status.st_nlink - 1)
         return member
 
     def _linked(self, node: Node) -> Entry | None:
@@ -126,7 +130,7 @@ class Packer:
         status = node.stat
         if status.st_nlink < 2 or stat.S_ISDIR(status.st_mode):
             return None
-        key = (status.st_dev, status.st_ino)
+        key = _identity(status)
         first = self._links.get(key)
         if first is None:
             return None
@@ -194,6 +198,12 @@ class Packer:
 
     def _mtime(self, status: os.stat_result) -> int:
         return status.st_mtime_ns if self._latest is None else min(status.st_mtime_ns, self._latest)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What tells one file from another. In a live container an inode's number may come back as another file's, so what
+    must not differ between two names of one file is part of it."""
+    return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns
 
 
 def _gone(node: Node) -> bool:

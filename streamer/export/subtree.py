@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from streamer.changeset import descriptor, patterns
 from streamer.changeset.change import Change, Node
 from streamer.changeset.walk import walk
-from streamer.errors import InvalidRequest, NotFound, SourceFailed, Unsupported, shown
+from streamer.errors import InvalidRequest, NotFound, SourceChanged, SourceFailed, Unsupported, shown
 from streamer.export.closing import closing
 from streamer.export.plan import Options, Session
 
@@ -25,14 +25,16 @@ def selection(options: Options) -> patterns.Selection | None:
     return patterns.Selection(include, exclude)
 
 
-def nodes(root: int, options: Options, session: Session) -> Iterator[Node]:
+def nodes(root: int, options: Options, session: Session, *, live: bool) -> Iterator[Node]:
     """The files of the tree below `root`, or of its subtree `options.path`, in the walk's order.
 
     A subtree is found as a chroot would find it, except that a symbolic link at its very end is taken as itself, and
-    its names begin with its last component, as `docker cp` has it.
+    its names begin with its last component, as `docker cp` has it. In a tree that is not `live` nothing may vanish.
     """
 
-    def vanished(_path: bytes) -> None:
+    def vanished(path: bytes) -> None:
+        if not live:
+            raise SourceChanged(f"'{shown(path)}' vanished while it was read: its layer is being removed")
         session.report.vanished += 1
 
     select = selection(options)
@@ -62,10 +64,19 @@ def _status(name: bytes, parent: int, path: bytes) -> os.stat_result:
         raise SourceFailed(f"cannot look at {shown(path)}: {error.strerror}") from error
 
 
+def cleaned(path: bytes) -> bytes:
+    """A path as a changeset has it: relative, without dots. InvalidRequest for one with `..`: a changeset's names are
+    compared as they are, and links are not followed."""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise InvalidRequest(f"path '{shown(path)}' holds '..', which has no meaning in a changeset", parameter="path")
+    return b"/".join(parts)
+
+
 def narrowed(changes: Iterator[Change], options: Options) -> Iterator[Change]:
     """The changes below `options.path` that the patterns select, names whole. Closes `changes` if a generator."""
     select = selection(options)
-    path = b"/".join(part for part in options.path.split(b"/") if part not in (b"", b"."))
+    path = cleaned(options.path)
     with closing(changes) as source:
         for change in source:
             if path and change.path != path and not change.path.startswith(path + b"/"):

@@ -11,6 +11,7 @@ import posixpath
 from zlib import adler32
 
 from streamer.errors import Unsupported, shown
+from streamer.tar import acl
 from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, Profile
 
 _SECOND = 1_000_000_000
@@ -247,6 +248,9 @@ def _xattr_records(entry: Entry, profile: Profile) -> dict[bytes, bytes]:
             raise _unsupported(entry, "the name of an extended attribute is empty or contains a NUL byte")
         # A record ends its key at the first "=": GNU tar's escape, which it and our reader undo.
         records[b"SCHILY.xattr." + key.replace(b"%", b"%25").replace(b"=", b"%3D")] = value
+        if key in acl.ATTRIBUTES and (said := acl.text(value)) is not None:
+            # Told to restore ACLs, GNU tar and bsdtar look at these and leave the attributes aside.
+            records[acl.ATTRIBUTES[key]] = said
     return records
 
 

@@ -61,7 +61,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Containers": _list("Container"),
     "Layers": _list("Layer"),
     "Changes": _list("Change"),
-    "Imported": _object(images=_list("Image")),
+    "Imported": _object(
+        images=_list("Image"),
+        moved={
+            "type": "object",
+            "description": "Names that another image had until now, each with that image's ID.",
+            "additionalProperties": _DIGEST,
+        },
+    ),
     "Status": _object(status={"type": "string", "enum": ["ok"]}),
     "Problem": {
         "type": "object",

@@ -21,7 +21,7 @@ async def readyz(request: web.Request, _values: dict[str, Any]) -> web.Response:
     if site.health.draining:
         raise Draining("the service is shutting down")
     for store in site.catalog.stores():
-        await store.containers()
+        await store.named("readiness")  # a look-up that finds nothing and costs next to nothing
     return web.json_response({"status": "ok"})
 
 

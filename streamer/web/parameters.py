@@ -78,7 +78,7 @@ MTIME = Parameter(
 PATH = Parameter("path", "Only this subtree.", {"type": "string", "minLength": 1}, _path)
 NAME = Parameter("name", "An image; may be repeated.", {"type": "string"}, many=True, required=True)
 FORMAT = _choice("format", "`oci`: OCI layout with manifest.json; `docker-legacy`: a directory per layer.", Format)
-AS = Parameter("name", "Name of the imported image, where the archive gives none.", {"type": "string"})
+AS = Parameter("name", "Name of the imported image, in place of the names that the archive gives.", {"type": "string"})
 KIND = _choice("format", "What the body is; `auto` finds out.", ArchiveKind)
 
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-import structlog
 from aiohttp import web
 
 from streamer import __version__
 from streamer.errors import NotFound, StreamerError
+from streamer.log import logger
 from streamer.web.site import SITE
 
-log = structlog.get_logger("streamer.web")
+log = logger("streamer.web")
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,
@@ -105,7 +105,7 @@ async def problems(
         failure = error
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        failure = MethodNotAllowed(f"{request.method} is not possible here; {allowed} is")
+        failure = MethodNotAllowed(f"{request.method} is not possible here, but {allowed}")
         headers = {"Allow": allowed}
     except web.HTTPNotFound:
         failure = NotFound(f"there is nothing at {request.path[:300]!r}; /openapi.json lists what there is")

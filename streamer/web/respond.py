@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 
-import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from streamer.errors import SourceChanged, Stalled, StreamerError
+from streamer.export.exporter import ExportStream
 from streamer.export.plan import ExportPlan
+from streamer.log import logger
 from streamer.oci import digest as digests
 from streamer.web.problems import HttpVersion
-from streamer.web.site import SITE
+from streamer.web.site import SITE, Site
 
-log = structlog.get_logger("streamer.web")
+log = logger("streamer.web")
 
 _PIECE = 64 << 10
 """Bytes per write: aiohttp waits for the transport to drain after each of these."""
@@ -63,15 +66,15 @@ async def stream(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
             "an archive of unknown length needs HTTP/1.1: HTTP/1.0 cannot tell a whole body from a cut one"
         )
     site = request.app[SITE]
-    began = time.monotonic()
-    outcome = "broken"
-    async with site.exporter.open(plan) as source:
+    async with _opened(site, plan) as source:
         answer = web.StreamResponse(headers=headers(plan))
         if plan.length is None:
             answer.enable_chunked_encoding()
         transport = request.transport
         if transport is None:
             raise BrokenBody("the client is gone")
+        began = time.monotonic()
+        outcome = "internal"
         sent = 0
         try:
             await answer.prepare(request)
@@ -91,15 +94,28 @@ async def stream(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
             outcome = error.code
             log.warning("body broken off", title=plan.title, bytes=sent, code=error.code, error=str(error))
             raise BrokenBody(str(error)) from error
-        except BaseException:
+        except BaseException as error:
             transport.abort()
-            outcome = "client_gone"
+            gone = isinstance(error, (ConnectionError, asyncio.CancelledError))
+            outcome = "client_gone" if gone else "internal"
             raise
         finally:
             site.metrics.exports.labels(plan.kind.value, outcome).inc()
             site.metrics.bytes.labels(plan.kind.value).inc(sent)
             site.metrics.seconds.labels(plan.kind.value).observe(time.monotonic() - began)
     return answer
+
+
+@asynccontextmanager
+async def _opened(site: Site, plan: ExportPlan) -> AsyncIterator[ExportStream]:
+    """The stream; a failure before its first byte is counted here, later ones where the body is written."""
+    async with AsyncExitStack() as stack:
+        try:
+            source = await stack.enter_async_context(site.exporter.open(plan))
+        except StreamerError as error:
+            site.metrics.exports.labels(plan.kind.value, error.code).inc()
+            raise
+        yield source
 
 
 class StallWatch:
@@ -142,9 +158,14 @@ class StallWatch:
             self._since = None
 
     async def finish(self, answer: web.StreamResponse) -> None:
-        """The end of the body, and the client's taking of all that still waits for it."""
+        """The end of the body, and the client's taking of all that still waits for it: nobody would watch over the
+        rest, and a client that never reads it would hold its connection for ever."""
         self._since = self._loop.time()
-        await answer.write_eof()
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            await answer.write_eof()
+        finally:
+            self._transport.set_write_buffer_limits()
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import os
@@ -16,10 +17,16 @@ import anyio.lowlevel
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 
-from streamer.errors import Conflict, InvalidRequest, StreamerError
+from streamer.errors import Conflict, InvalidRequest, NotFound, NotPermitted, StreamerError
 from streamer.web.connection import Connection
 
 _BACKLOG = 512
+_REFUSALS: dict[int, type[StreamerError]] = {
+    errno.ENOENT: NotFound,
+    errno.ENOTDIR: NotFound,
+    errno.EACCES: NotPermitted,
+    errno.EPERM: NotPermitted,
+}
 _KEEPALIVE = 75.0
 _CLEANUP = 10.0
 """Seconds for closing connections, also when the service itself is being cancelled."""
@@ -98,7 +105,10 @@ async def listening(
             try:
                 listener = _tcp(host, port) if path is None else _unix(path)
             except OSError as error:
-                raise Conflict(f"cannot listen on {path or f'{host}:{port}'}: {error.strerror or error}") from error
+                # asyncio and socket put the address into the words of some errors; the number says it plainly.
+                said = os.strerror(error.errno) if error.errno else str(error)
+                kind = _REFUSALS.get(error.errno or 0, Conflict)
+                raise kind(f"cannot listen on {path or f'{host}:{port}'}: {said}") from error
             shown = f"[{host}]" if ":" in host else host
             address = f"http://{shown}:{listener.getsockname()[1]}" if path is None else f"unix:{path}"
             if path is not None:

@@ -77,4 +77,5 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
     report = await site.background.run(work)
     images = [image_value(image) for image in report.images]
     location = f"/v1/images/{images[0]['id']}/archive" if images else "/v1/images"
-    return web.json_response({"images": images}, status=201, headers={"Location": location})
+    moved = dict(report.moved)
+    return web.json_response({"images": images, "moved": moved}, status=201, headers={"Location": location})

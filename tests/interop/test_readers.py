@@ -106,6 +106,28 @@ async def test_profile_full_keeps_acls(tmp_path: Path) -> None:
     assert listed[0] == listed[1]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tar", "--acls", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-"],
+        ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-"],
+        ["bsdtar", "--numeric-owner", "-xpf", "-"],
+    ],
+    ids=lambda command: " ".join(command[:3]),
+)
+async def test_acls_are_restored_however_they_are_asked_for(command: list[str], tmp_path: Path) -> None:
+    needs("setfacl", "getfacl", command[0])
+    root, again = tmp_path / "root", tmp_path / "again"
+    trees.make(root, Dir("d", File("f", b"x")))
+    again.mkdir()
+    subprocess.run(["setfacl", "-m", "u:1234:rw,d:u:77:x,d:g:78:rx", root / "d"], check=True)
+    subprocess.run(["setfacl", "-m", "u:4321:r,g:5:-", root / "d/f"], check=True)
+    subprocess.run(command, input=await exported(root, Profile.FULL), cwd=again, check=True)
+    listed = [subprocess.check_output(["getfacl", "-Rn", "."], cwd=place) for place in (again, root)]
+    assert b"default:user:77:--x" in listed[0]
+    assert listed[0] == listed[1]
+
+
 async def test_the_clamp_is_what_readers_see(tmp_path: Path) -> None:
     root = tmp_path / "root"
     trees.make(root, *KINDS)

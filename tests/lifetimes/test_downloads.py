@@ -349,3 +349,30 @@ async def test_http_1_0_cannot_have_a_body_of_unknown_length(store, cancellation
             assert client.head().status == 505
 
         await asyncio.to_thread(download, running.port, old)
+
+
+async def test_a_client_that_never_takes_the_last_bytes(store, cancellation, breakable):
+    """What still lies in the server's own buffer when the body is written is watched over as well."""
+
+    def short(_session: Session, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        chunks.close()  # type: ignore[attr-defined]
+        for _ in range(400):
+            yield bytes(16 << 10)
+
+    breakable(short)
+    async with nothing_left(store, cancellation=cancellation, stall_timeout=0.4) as running:
+        clients = []
+
+        def connect() -> None:
+            client = Client(running.port, receive_buffer=4096)
+            clients.append(client)
+            client.request(TARGET)
+            assert client.head().status == 200
+
+        for _ in range(5):
+            await asyncio.to_thread(connect)
+        with anyio.fail_after(15):
+            await running.exporter.idle()
+        for client in clients:
+            assert not await asyncio.to_thread(client.ends_cleanly)
+            client.close()

@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 
-import anyio
-
-from streamer.export.background import Background
+from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.stores.base import Store, WritableStore
 from streamer.stores.catalog import Catalog
@@ -38,17 +36,16 @@ async def served(
     max_import_bytes: int = 1 << 30,
 ) -> AsyncIterator[Served]:
     """Everything as `service.serve` puts it together, on a free port of loopback."""
-    async with exporter(limit=limit, release_limit=5) as exports, anyio.create_task_group() as tasks:
-        background = Background(tasks)
+    async with exporter(limit=limit, release_limit=5) as exports, background() as work:
         site = Site(
             catalog=Catalog({store.name: store}),
             local=cast("WritableStore", store),
             exporter=exports,
-            background=background,
+            background=work,
             stall_timeout=stall_timeout,
             upload_timeout=upload_timeout,
             max_import_bytes=max_import_bytes,
         )
         async with listening(application(site), ["127.0.0.1:0"], cancellation=cancellation) as server:
             port = int(server.addresses[0].rpartition(":")[2])
-            yield Served(port, exports, background, site.health, server)
+            yield Served(port, exports, work, site.health, server)

@@ -218,6 +218,36 @@ async def test_a_hung_read_is_abandoned_after_the_release_limit():
     release.set()
 
 
+async def test_leaving_does_not_wait_for_a_hung_read_beyond_the_release_limit():
+    release = threading.Event()
+
+    def hangs(session: Session) -> Iterator[bytes]:
+        yield b"first"
+        release.wait(30)
+        yield b"second"
+
+    try:
+        with anyio.fail_after(5):
+            async with exporter(release_limit=0.1) as exports, exports.open(planned(hangs)) as stream:
+                await stream.__anext__()
+        assert exports.statistics().abandoned == 1
+        assert exports.statistics().open == 0
+    finally:
+        release.set()
+
+
+async def test_a_log_that_cannot_be_written_costs_no_slot(monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with exporter(limit=1) as exports:
+        monkeypatch.setattr(Exporter, "_log", full)
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)
+        for _ in range(3):
+            assert len(await taken(exports, planned(Source()))) == 5 * 4096
+            await exports.idle()
+
+
 @pytest.mark.parametrize(
     ("size", "digest", "message"),
     [

@@ -74,10 +74,10 @@ async def test_as_many_exports_as_allowed(store: LocalStore) -> None:
 async def test_readiness_fails_with_a_store_that_does_not_answer(store: LocalStore, tmp_path: Path) -> None:
     async with served(store) as running:
 
-        async def broken() -> None:
+        async def broken(_repository: str) -> None:
             raise OSError(5, "Input/output error")
 
-        store.containers = broken  # type: ignore[assignment, method-assign]
+        store.named = broken  # type: ignore[assignment, method-assign]
         answer = await asyncio.to_thread(ask, running.port, "/readyz")
         assert answer.status == 500
         assert problem(answer)["code"] == "internal"

@@ -1,0 +1,27 @@
+"""The task groups that work outlives its requests in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
+    """A task group that is cancelled when the block is left, and waits for its tasks as every task group does.
+
+    What the block raises comes out as it is: a plain task group would wrap it into a group of one.
+    """
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        except Exception as caught:
+            failure = caught
+        finally:
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,83 @@
+"""Narrowing by path: a mistyped path is never a clean, empty archive; immutable trees may not lose files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from support.stores import DirectoryStore
+
+from streamer.errors import InvalidRequest, NotFound, SourceChanged
+from streamer.export import pack
+from streamer.export.container import plan_container, plan_rootfs
+from streamer.export.diff import plan_diff
+from streamer.export.exporter import exporter
+from streamer.export.plan import Options
+from streamer.mounts.mount import Snapshot
+from streamer.oci import config as configs
+from streamer.stores.base import Container, Image, Layer
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Container:
+    upper, base = tmp_path / "upper", tmp_path / "base"
+    (upper / "etc").mkdir(parents=True)
+    (upper / "etc/changed").write_text("new")
+    (base / "etc").mkdir(parents=True)
+    (base / "etc/same").write_text("same")
+    (base / "gone").write_text("gone")
+    os.mknod(upper / "gone", stat.S_IFCHR)
+    return DirectoryStore().add("box", upper, base)
+
+
+async def body(container: Container, path: bytes) -> bytes:
+    async with exporter() as exports, exports.open(plan_diff(container, Options(path=path))) as stream:
+        return b"".join([chunk async for chunk in stream])
+
+
+@pytest.mark.root
+async def test_paths_of_a_changeset(box: Container) -> None:
+    assert b"etc/changed" in await body(box, b"/etc")
+    assert b"etc/changed" in await body(box, b"./etc//changed")
+    assert b".wh.gone" in await body(box, b"gone")
+    assert await body(box, b"etc/same") == bytes(1024), "there, and unchanged: nothing to say"
+    for path in (b"nope", b"etc/nope", b"etc/changed/x"):
+        with pytest.raises(NotFound, match="there is no"):
+            await body(box, path)
+    for path in (b"..", b"etc/../gone"):
+        with pytest.raises(InvalidRequest, match=r"holds '\.\.'"):
+            await body(box, path)
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_only_a_container_may_lose_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
+    (tmp_path / "one").write_text("1")
+    (tmp_path / "two").write_text("2")
+    opened = pack.content.open_regular
+
+    def vanishing(node):  # type: ignore[no-untyped-def]
+        if node.name == b"two":
+            os.unlink(tmp_path / "two")
+        return opened(node)
+
+    monkeypatch.setattr(pack.content, "open_regular", vanishing)
+    if live:
+        plan = plan_container(DirectoryStore().add("box", tmp_path), Options())
+    else:
+        config = configs.for_rootfs("sha256:" + "0" * 64, "2026-01-01T00:00:00Z", "test")
+        layer = Layer("memory", config.diff_ids[0], config.diff_ids[0], Snapshot("overlay", (bytes(tmp_path),)))
+        plan = plan_rootfs(Image("memory", config, (), (layer,)), "image", Options())
+    async with exporter() as exports:
+        if live:
+            async with exports.open(plan) as stream:
+                archive = b"".join([chunk async for chunk in stream])
+            assert b"one" in archive
+            assert b"two" not in archive
+            assert stream.report.vanished == 1
+        else:
+            with pytest.raises(SourceChanged):
+                async with exports.open(plan) as stream:
+                    async for _ in stream:
+                        pass
