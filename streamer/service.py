@@ -18,7 +18,7 @@ from pathlib import Path
 import anyio
 
 from streamer import log as logs
-from streamer.errors import Draining, InvalidRequest, NotFound
+from streamer.errors import Draining, InvalidRequest, NotFound, NotPermitted
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.export.tasks import task_group
@@ -53,8 +53,13 @@ async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[S
     With `create=False` an embedded store that is not there is NotFound: a mistyped directory must not become a store.
     """
     name, state = _local(settings)
-    if not create and not await anyio.Path(state, "streamer.db").exists():
-        raise NotFound(f"there is no store at {state}; `streamer import` makes one")
+    if not create:
+        try:
+            there = await anyio.Path(state, "streamer.db").exists()
+        except OSError as error:
+            raise NotPermitted(f"cannot look for a store at {state}: {error.strerror}") from error
+        if not there:
+            raise NotFound(f"there is no store at {state}; `streamer import` makes one")
     async with LocalStore.open(state, name=name) as local:
         stores: dict[str, Store] = {name: local}
         async with (

@@ -6,8 +6,10 @@ The only module that reads the environment.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +18,10 @@ from streamer.errors import InvalidRequest
 
 MiB = 1 << 20
 GiB = 1 << 30
+
+_PREFIX = "STREAMER_"
+_FLAGS = {"stores": "store"}
+"""Settings whose flag is not called as they are."""
 
 
 def _default_state() -> Path:
@@ -28,11 +34,11 @@ def _default_state() -> Path:
 class Settings(BaseSettings):
     """Everything that can be set. A flag of the command line wins over the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="STREAMER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     state: Path = Field(default_factory=_default_state, description="Where the embedded store lives.")
     stores: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Stores to serve, as NAME=URI; with none, the embedded store at `state`."
+        (), description="Stores to serve, as NAME=KIND:LOCATION; with none, the embedded store at `state`."
     )
     listen: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:8080",), description="Addresses to listen on: HOST:PORT or unix:PATH."
@@ -67,5 +73,39 @@ def load(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks each
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InvalidRequest(f"setting {name} is wrong: {first['msg']}", parameter=name) from None
+        name = str(first["loc"][0])
+        typed = "--" + _FLAGS.get(name, name).replace("_", "-") if name in given else _PREFIX + name.upper()
+        raise InvalidRequest(f"{typed}={first['input']!r} {_wrong(first)}", parameter=name) from None
+
+
+def _wrong(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value, as the rest of a sentence that begins with it."""
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "int_parsing":
+            return "is not a whole number"
+        case "float_parsing":
+            return "is not a number"
+        case "greater_than":
+            return f"is not more than {limits['gt']}"
+        case "greater_than_equal":
+            return f"is less than {limits['ge']}"
+        case "less_than_equal":
+            return f"is more than {limits['le']}"
+        case "literal_error":
+            return f"is not {limits['expected']}"
+    return f"is wrong: {error['msg']}"
+
+
+def misspelt() -> dict[str, str]:
+    """Variables of the environment that are nearly a setting, and would be ignored, with the one that was meant.
+
+    Others that begin with STREAMER_ may be somebody else's: Kubernetes makes STREAMER_PORT for a service `streamer`.
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    found = {}
+    for name in sorted(os.environ):
+        prefix, setting = name[: len(_PREFIX)].upper(), name[len(_PREFIX) :].upper()
+        if prefix == _PREFIX and setting not in known and (near := get_close_matches(setting, known, 1)):
+            found[name] = _PREFIX + near[0]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 
@@ -43,7 +44,7 @@ def complain(error: BaseException) -> None:
     if isinstance(error, (BrokenPipeError, ReaderLeft)):
         return
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
-        say("interrupted")
+        say("terminated" if getattr(error, "number", None) == signal.SIGTERM else "interrupted")
         return
     if not isinstance(error, StreamerError):
         _trace(error)

@@ -15,7 +15,7 @@ import typer
 from streamer.cli.emit import emit
 from streamer.cli.exit import OK, UNEXPECTED, status
 from streamer.cli.options import Json, State, Stores
-from streamer.cli.running import settings, work
+from streamer.cli.running import on, settings
 from streamer.cli.table import size
 from streamer.errors import StreamerError
 
@@ -53,6 +53,8 @@ _CAPABILITIES = (
      "imported layers are kept without file capabilities on disk"),
 )  # fmt: skip
 
+_LEGEND = "ok: works; no: streamer does without, as described; missing: needed"
+
 _NO_UPPER = frozenset({"overlay", "nfs", "nfs4", "cifs", "smb3", "vfat", "exfat", "9p", "ceph", "fuse", "fuseblk"})
 """File systems that cannot carry an overlay's upper directory."""
 
@@ -61,12 +63,14 @@ def doctor(context: typer.Context, as_json: Json = False, state: State = None, s
     """Report kernel features, privileges and stores, each with what follows from it.
 
     Exit code 0 if everything needed for core use works, else 1.
+
+    Mounting overlays is needed by root only: others can import and save images, and export layers and diffs, without.
     """
     chosen = settings(context, state, store)
     embedded, others = _stores(chosen)
     found = [*_program(), *_kernel(), *_privileges(), *_state(embedded)]
-    if others or (embedded / "streamer.db").exists():  # opening an embedded store would make it
-        found += _opened(context, state, store)
+    if others or os.path.exists(embedded / "streamer.db"):  # opening an embedded store would make it
+        found += _opened(chosen)
     if as_json:
         import json
 
@@ -96,17 +100,17 @@ def _program() -> Iterator[Finding]:
 def _kernel() -> Iterator[Finding]:
     from streamer.mounts.diagnosis import findings
 
-    # Root's stores carry trusted.* marks, those of an ordinary user user.* marks: one of the two kinds is needed.
-    needed = "overlay" if os.geteuid() == 0 else "overlay-userxattr"
     for one in findings():
-        yield Finding("kernel", one.name, one.ok, one.name == needed, one.follows)
+        # Root's stores carry trusted.* marks. An ordinary user can seldom mount, and does most without.
+        needed = one.name == "overlay" and os.geteuid() == 0
+        yield Finding("kernel", one.name, one.ok, needed, one.follows)
 
 
 def _privileges() -> Iterator[Finding]:
     effective = _effective()
     for number, name, good, bad in _CAPABILITIES:
         ok = bool(effective >> number & 1)
-        yield Finding("privileges", name, ok, False, f"With it, {good}." if ok else f"Without it, {bad}.")
+        yield Finding("privileges", name, ok, False, f"{good[0].upper()}{good[1:]}." if ok else f"Without it, {bad}.")
 
 
 def _effective() -> int:
@@ -125,7 +129,9 @@ def _stores(chosen: Settings) -> tuple[Path, bool]:
 
 
 def _state(path: Path) -> Iterator[Finding]:
-    present = next(each for each in (path, *path.parents) if each.exists())
+    present = next(
+        each for each in (path, *path.parents) if os.path.exists(each)
+    )  # Path.exists would raise where it may not look
     usable = present.is_dir() and os.access(present, os.W_OK | os.X_OK)
     if present == path:
         follows = (
@@ -165,7 +171,7 @@ def _file_system(path: Path) -> str:
     return "an unknown file system"
 
 
-def _opened(context: typer.Context, state: Path | None, store: list[str] | None) -> Iterator[Finding]:
+def _opened(chosen: Settings) -> Iterator[Finding]:
     """Every store opened, as any command would, and counted."""
 
     async def command(service: Service) -> list[str]:
@@ -177,7 +183,7 @@ def _opened(context: typer.Context, state: Path | None, store: list[str] | None)
         return lines
 
     try:
-        for line in work(context, state, store, command):
+        for line in on(chosen, command):
             yield Finding("stores", "store", True, True, line)
     except StreamerError as error:
         yield Finding("stores", "store", False, True, f"It cannot be opened: {error} (exit code {status(error)}).")
@@ -201,6 +207,7 @@ def _print(found: Sequence[Finding]) -> None:
                 table.add_row(Text(f"  {_word(one)}", style), Text(one.name), Text(one.follows))
         console.print(Text(group, "bold"))
         console.print(table)
+    console.print(Text(_LEGEND, "dim"))
 
 
 def _word(finding: Finding) -> str:

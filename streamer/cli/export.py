@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from streamer.service import Service
 
 
+_LATEST = (1 << 33) - 1
+"""The last second that a tar header's octal digits can tell."""
+
+
+def _seconds(text: str) -> int:
+    try:
+        seconds = int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds") from None
+    if not 0 <= seconds <= _LATEST:
+        raise typer.BadParameter(f"{text!r} is not between 0 and {_LATEST}")
+    return seconds
+
+
 def export(
     context: typer.Context,
     kind: Annotated[
@@ -46,10 +60,12 @@ def export(
             show_default=False,
         ),
     ] = None,
-    compression: Annotated[Compression, typer.Option(help="How to compress the archive.")] = "none",
+    compression: Annotated[Compression, typer.Option(metavar="METHOD", help="none, gzip, bzip2, xz or zstd.")] = "none",
     profile: Annotated[
         Profile,
-        typer.Option(help="docker: as Docker writes archives. full: nanoseconds, every xattr, sparse files."),
+        typer.Option(
+            metavar="PROFILE", help="docker: as Docker writes archives. full: nanoseconds, every xattr, sparse files."
+        ),
     ] = "docker",
     include: Annotated[
         list[str] | None,
@@ -63,17 +79,21 @@ def export(
         int | None,
         typer.Option(
             metavar="SECONDS",
-            min=0,
-            max=(1 << 33) - 1,
+            parser=_seconds,
             help="No modification time later than this, in seconds since the epoch.",
             show_default=False,
         ),
     ] = None,
     path: Annotated[str | None, typer.Option(metavar="PATH", help="Only this subtree.", show_default=False)] = None,
     format: Annotated[
-        Format,
-        typer.Option(help="Of saved images. oci: OCI layout with manifest.json. docker-legacy: a directory per layer."),
-    ] = "oci",
+        Format | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Of saved images. oci, the default: OCI layout with manifest.json. docker-legacy: a directory per "
+            "layer.",
+            show_default=False,
+        ),
+    ] = None,
     from_store: FromStore = None,
     state: State = None,
     store: Stores = None,
@@ -84,9 +104,8 @@ def export(
     """
     if kind != "image" and len(refs) > 1:
         raise InvalidRequest(f"cannot export {len(refs)} things as one {kind}: name one (only images can be several)")
-    if kind != "image" and format != "oci":
-        raise InvalidRequest(f"--format {format} is for images, not for a {kind}", parameter="format")
-
+    if kind != "image" and format is not None:
+        raise InvalidRequest("--format is for saved images only", parameter="format")
     subtree = _path(path)
 
     async def command(service: Service) -> None:
@@ -102,7 +121,7 @@ def export(
             mtime=mtime,
             path=subtree,
         )
-        plan = await _plan(service, kind, refs, options, format, from_store)
+        plan = await _plan(service, kind, refs, options, format or "oci", from_store)
         _tell(await _send(service, plan, output))
 
     work(context, state, store, command)

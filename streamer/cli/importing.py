@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
+from streamer.errors import InvalidArchive, LimitExceeded, Unsupported
 from streamer.stores.base import ArchiveKind
 from streamer.tar.reader import Limits
 from streamer.web.listing import image_value
@@ -22,13 +25,14 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
         async with anyio.create_task_group() as tasks:
             if isinstance(opened, Input):
                 tasks.start_soon(_stop_when_cancelled, opened)
-            report = await service.local.import_archive(
-                opened,
-                name=name,
-                kind=ArchiveKind(format),
-                progress=advance,
-                limits=Limits(total=service.settings.max_import_bytes),
-            )
+            with _about(file):
+                report = await service.local.import_archive(
+                    opened,
+                    name=name,
+                    kind=ArchiveKind(format),
+                    progress=advance,
+                    limits=Limits(total=service.settings.max_import_bytes),
+                )
             tasks.cancel_scope.cancel()
     return {
         "images": [image_value(image) for image in report.images],
@@ -37,6 +41,17 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
         "bytes": report.bytes,
         "moved": dict(report.moved),
     }
+
+
+@contextmanager
+def _about(file: str) -> Iterator[None]:
+    """What is wrong with an archive is said with its name, where it has one."""
+    try:
+        yield
+    except (InvalidArchive, LimitExceeded, Unsupported) as error:
+        if file != "-":
+            error.args = (f"{file}: {error}",)
+        raise
 
 
 async def _stop_when_cancelled(opened: Input) -> None:

@@ -56,7 +56,7 @@ def ls(
     context: typer.Context,
     what: Annotated[
         Literal["images", "containers", "layers", "stores"],
-        typer.Argument(metavar="WHAT", help="What to list."),
+        typer.Argument(metavar="WHAT", help="What to list: images, containers, layers or stores."),
     ] = "images",
     from_store: FromStore = None,
     as_json: Json = False,

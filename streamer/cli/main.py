@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +20,7 @@ from streamer.cli import doctor, export, listing, serve, store
 from streamer.cli.complain import complain, say
 from streamer.cli.emit import emit, flush
 from streamer.cli.exit import OK, USAGE, ReaderLeft, epilog, status
+from streamer.cli.help import Command, examples, untyped
 from streamer.cli.options import State, Stores
 from streamer.cli.running import Given
 
@@ -30,6 +31,16 @@ class Commands(TyperGroup):
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _reader():
             return super().make_context(*args, **kwargs)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            with redirect_stdout(sys.stderr):  # standard output is for what was asked for
+                emit(ctx.get_help())
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return untyped(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         with _reader():
@@ -64,6 +75,8 @@ def _reader() -> Iterator[None]:
 
 def _misused(error: typer.TyperException) -> int:
     message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
+    if near := getattr(error, "possibilities", None):
+        message = f"{error.message}. Did you mean {' or '.join(map(repr, near))}?"
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "streamer"
     say(f"{message.rstrip('.')} (see `{command} --help`)")
@@ -109,20 +122,23 @@ def streamer(
     context.obj = Given(state, tuple(store or ()))
 
 
-_EXPORTS, _STORE, _NODE = "Look and export", "Change the embedded store", "Run and check"
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Look and export": {"ls": listing.ls, "changes": listing.changes, "export": export.export},
+    "Change the embedded store": {
+        "import": store.import_,
+        "create": store.create,
+        "mount": store.mount,
+        "unmount": store.unmount,
+        "commit": store.commit,
+        "tag": store.tag,
+        "rm": store.rm,
+    },
+    "Run and check": {"serve": serve.serve, "doctor": doctor.doctor},
+}
 
-app.command(rich_help_panel=_EXPORTS)(listing.ls)
-app.command(rich_help_panel=_EXPORTS)(listing.changes)
-app.command(rich_help_panel=_EXPORTS)(export.export)
-app.command("import", rich_help_panel=_STORE)(store.import_)
-app.command(rich_help_panel=_STORE)(store.create)
-app.command(rich_help_panel=_STORE)(store.mount)
-app.command(rich_help_panel=_STORE)(store.unmount)
-app.command(rich_help_panel=_STORE)(store.commit)
-app.command(rich_help_panel=_STORE)(store.tag)
-app.command(rich_help_panel=_STORE)(store.rm)
-app.command(rich_help_panel=_NODE)(serve.serve)
-app.command(rich_help_panel=_NODE)(doctor.doctor)
+for _panel, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, cls=Command, epilog=examples(_name), rich_help_panel=_panel)(_command)
 
 
 def main() -> None:

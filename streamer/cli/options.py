@@ -12,7 +12,8 @@ State: TypeAlias = Annotated[
     typer.Option(
         "--state",
         metavar="DIR",
-        help="Where the embedded store lives (also STREAMER_STATE).",
+        help="Where the embedded store lives (also STREAMER_STATE; otherwise /var/lib/streamer for root, "
+        "~/.local/share/streamer for others).",
         show_default=False,
         rich_help_panel="Stores",
     ),
@@ -22,8 +23,8 @@ Stores: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--store",
-        metavar="NAME=URI",
-        help="A store to work with, instead of those found on this node: local:DIR. May be repeated.",
+        metavar="NAME=KIND:LOCATION",
+        help="A store to work with, instead of the one at --state; for example mine=local:/srv/store.",
         show_default=False,
         rich_help_panel="Stores",
     ),

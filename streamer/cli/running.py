@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import typer
 
-from streamer.cli.complain import single
+from streamer.cli.complain import say, single
 from streamer.cli.exit import Interrupted
 from streamer.errors import InvalidRequest
 
@@ -47,8 +47,12 @@ class Given:
 
 
 def settings(context: typer.Context, state: Path | None, stores: Sequence[str] | None, **overrides: object) -> Settings:
-    """The settings in force for a command. InvalidRequest names what is wrong."""
-    from streamer.settings import load
+    """The settings in force for a command, after a warning for each misspelt variable. InvalidRequest names what is
+    wrong."""
+    from streamer.settings import load, misspelt
+
+    for name, meant in misspelt().items():
+        say(f"warning: {name} is not a setting and is ignored: did you mean {meant}?")
 
     given = context.find_object(Given) or Given()
     chosen = state if state is not None else given.state
@@ -63,22 +67,31 @@ def work(
     state: Path | None,
     stores: Sequence[str] | None,
     command: Callable[[Service], Awaitable[T]],
+    *,
+    create: bool = False,
 ) -> T:
-    """The result of `command(service)`. At a signal it is cancelled, leaves its blocks, and Interrupted is raised."""
-    chosen = settings(context, state, stores)
+    """The result of `command(service)` with the settings in force, as `on` gives it."""
+    return on(settings(context, state, stores), command, create=create)
+
+
+def on(chosen: Settings, command: Callable[[Service], Awaitable[T]], *, create: bool = False) -> T:
+    """The result of `command(service)`. At a signal it is cancelled, leaves its blocks, and Interrupted is raised.
+
+    NotFound if there is no embedded store yet, unless `create`.
+    """
     import anyio
 
     from streamer import log
 
     # Without this, structlog's default writes to standard output: into the archive.
     log.configure(chosen.log_level if "log_level" in chosen.model_fields_set else "error", chosen.log_format)
-    return anyio.run(_interruptible, lambda: _served(chosen, command))
+    return anyio.run(_interruptible, lambda: _served(chosen, command, create))
 
 
-async def _served(chosen: Settings, command: Callable[[Service], Awaitable[T]]) -> T:
+async def _served(chosen: Settings, command: Callable[[Service], Awaitable[T]], create: bool) -> T:
     from streamer.service import service
 
-    async with service(chosen) as opened:
+    async with service(chosen, create=create) as opened:
         return await command(opened)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from streamer.cli.exit import status
 from streamer.cli.options import ContainerName, ImageName, ImportFormat, Json, State, Stores
 from streamer.cli.running import work
 from streamer.cli.table import short
-from streamer.errors import Ambiguous, InvalidReference, NotFound, StreamerError
+from streamer.errors import Ambiguous, Conflict, InvalidReference, InvalidRequest, NotFound, StreamerError
 
 if TYPE_CHECKING:
     from streamer.service import Service
@@ -35,16 +36,21 @@ def import_(
     ],
     name: Annotated[
         str | None,
-        typer.Option(metavar="REF", help="The image's name, where the archive gives none.", show_default=False),
+        typer.Option(
+            metavar="REF", help="The image's name, instead of those that the archive gives.", show_default=False
+        ),
     ] = None,
-    format: Annotated[ImportFormat, typer.Option(help="What the archive is; auto finds out.")] = "auto",
+    format: Annotated[
+        ImportFormat,
+        typer.Option(metavar="FORMAT", help="What it is: docker-archive, oci or rootfs. auto finds out."),
+    ] = "auto",
     as_json: Json = False,
     state: State = None,
     store: Stores = None,
 ) -> None:
     """Import images, or a root file system as an image: verified, and all or nothing.
 
-    Prints the ID and the name of each image, tab-separated.
+    Prints a line for each image: its ID, a tab, and every name that it now has, with spaces between them.
     """
 
     async def command(service: Service) -> dict[str, Any]:
@@ -52,16 +58,20 @@ def import_(
 
         return await imported(service, file, name, format)
 
-    report = work(context, state, store, command)
+    report = work(context, state, store, command, create=True)
+    images = {image["id"]: image["names"] for image in report["images"]}
+    for image_id, names in images.items():
+        if not names:
+            given = f"--name or: streamer tag {short(image_id)} NAME"
+            say(f"note: the archive gives no name; give one with {given}")
     if as_json:
         emit(json.dumps(report, indent=2))
         return
     if sys.stderr.isatty():
         for moved, image_id in report["moved"].items():
             say(f"the name {moved} was taken from image {short(image_id)}")
-    for image in report["images"]:
-        for given in image["names"] or ["<none>"]:
-            emit(f"{image['id']}\t{given}")
+    for image_id, names in images.items():
+        emit(f"{image_id}\t{' '.join(names) or '<none>'}")
 
 
 def create(
@@ -102,6 +112,8 @@ def mount(
 
 def unmount(context: typer.Context, container: ContainerName, state: State = None, store: Stores = None) -> None:
     """Undo `streamer mount`."""
+    if "/" in container:
+        raise InvalidRequest("unmount takes the container's name or ID, not the directory")
 
     async def command(service: Service) -> None:
         await service.local.unmount(container)
@@ -198,7 +210,13 @@ async def _remove(local: LocalStore, ref: str, force: bool, containers: bool, im
         await local.remove_container(ref, force)
         return f"removed container {container.name} ({container.id[:12]})"
     if image is not None:
-        removal = await local.remove_image(ref, force)
+        try:
+            removal = await local.remove_image(ref, force)
+        except Conflict as error:
+            users = error.details.get("containers")
+            if isinstance(users, (list, tuple)) and users:
+                raise _used(image.id, users, error) from error
+            raise
         names = ", ".join(removal.untagged)
         if removal.image is None:
             return f"removed name {names}"
@@ -207,3 +225,11 @@ async def _remove(local: LocalStore, ref: str, force: bool, containers: bool, im
         raise NotFound(f"there is no container or image {ref!r} in the store")
     assert wrong is not None
     raise wrong
+
+
+def _used(image_id: str, users: Sequence[str], error: Conflict) -> Conflict:
+    """The refusal with this command's own way out."""
+    names = ", ".join(users[:10]) + (" and others" if len(users) > 10 else "")
+    containers, them = ("container", "it") if len(users) == 1 else ("containers", "them")
+    message = f"image {short(image_id)} is used by the {containers} {names}: remove {them} first, or use --force"
+    return Conflict(message, **error.details)

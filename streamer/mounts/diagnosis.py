@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamer.mounts.features import Features, probe
-from streamer.mounts.overlay import LAYERS_MAX, NEEDED
+from streamer.mounts.overlay import LAYERS_MAX
 from streamer.mounts.ways import Way
 
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
@@ -55,16 +55,16 @@ def _findings(features: Features) -> Iterator[Finding]:
 
 
 def _overlays(features: Features, name: str, *, userxattr: bool) -> Finding:
-    whose = "stores of ordinary users" if userxattr else "the engines' stores"
+    whose = "stores of ordinary users" if userxattr else "root's stores"
     way = features.way(userxattr=userxattr)
     if way is not None:
-        return Finding(name, True, f"Overlays of {whose} are mounted detached, seen by nobody; {_SPEED[way]}.")
+        return Finding(name, True, f"Overlays of {whose} can be mounted, detached and seen by nobody; {_SPEED[way]}.")
     refusals = features.refusals(userxattr=userxattr)
     if any(one.errno in (errno.EPERM, errno.EACCES) for one in refusals):
-        why = f"this process lacks {NEEDED}"
+        why = "this process lacks CAP_SYS_ADMIN"
     else:
         why = "; ".join(dict.fromkeys(one.strerror or str(one) for one in refusals))
-    rest = "stored layers (tar-split) and single directories can still be exported, whole containers cannot"
+    rest = "images, layers and diffs work without, containers and root file systems of several layers do not"
     return Finding(name, False, f"No overlay of {whose} can be mounted ({why}): {rest}.")
 
 

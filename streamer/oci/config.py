@@ -11,6 +11,7 @@ from streamer.oci import digest as digests
 from streamer.oci import document, media
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+"""By what the kernel calls the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,17 @@ def parse(data: bytes, what: str = "the image configuration") -> Config:
     )
 
 
+def machine() -> str:
+    """This machine's architecture, as configurations and platforms name it."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
 def for_rootfs(diff_id: str, created: str, comment: str) -> Config:
     """A configuration for a file system that came without one (`streamer import` of a plain tar)."""
     return parse(
         document.dumps(
             {
-                "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+                "architecture": machine(),
                 "os": "linux",
                 "created": created,
                 "config": {},

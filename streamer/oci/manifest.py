@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.errors import InvalidArchive
+from streamer.errors import InvalidArchive, LimitExceeded
 from streamer.oci import descriptor, document, media
 from streamer.oci.descriptor import Descriptor
 
@@ -66,6 +66,12 @@ def parse(data: bytes, what: str, media_type: str = "") -> Manifest | Index:
     )
 
 
+def check_images(count: int, what: str) -> None:
+    """LimitExceeded where an archive holds more images than anybody saves at once."""
+    if count > media.MAX_IMAGES:
+        raise LimitExceeded(f"{what} names {count} images, more than {media.MAX_IMAGES}", limit=media.MAX_IMAGES)
+
+
 def _descriptors(value: Any, what: str) -> tuple[Descriptor, ...]:
     if not isinstance(value, list) or len(value) > media.MAX_DESCRIPTORS:
         raise InvalidArchive(f"{what} is not a list of at most {media.MAX_DESCRIPTORS}", member=what)
@@ -85,11 +91,13 @@ class SavedImage:
 
 
 def parse_saved(data: bytes, what: str = "manifest.json") -> tuple[SavedImage, ...]:
-    """The images of a docker-archive, in order; InvalidArchive naming `what`."""
+    """The images of a docker-archive, in order; InvalidArchive or LimitExceeded naming `what`."""
     value = document.loads(data, what, media.MAX_MANIFEST)
     if not isinstance(value, list) or not value:
         raise InvalidArchive(f"{what} is not a list of images", member=what)
+    check_images(len(value), what)
     images = []
+    names = 0
     for item in value:
         members = document.mapping(item, f"an image in {what}")
         config, layers, tags = members.get("Config"), members.get("Layers") or [], members.get("RepoTags") or []
@@ -100,5 +108,8 @@ def parse_saved(data: bytes, what: str = "manifest.json") -> tuple[SavedImage, .
             raise InvalidArchive(
                 f"an image in {what} has no Config, Layers and RepoTags of the right types", member=what
             )
+        names += len(tags)
+        if names > media.MAX_NAMES:
+            raise LimitExceeded(f"{what} gives more than {media.MAX_NAMES} names", limit=media.MAX_NAMES)
         images.append(SavedImage(config, tuple(layers), tuple(tags)))
     return tuple(images)

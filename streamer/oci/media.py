@@ -20,6 +20,12 @@ MAX_MANIFEST = 4 << 20
 MAX_CONFIG = 8 << 20
 MAX_INDEX_DEPTH = 3
 MAX_DESCRIPTORS = 10_000
+MAX_IMAGES = 1_000
+"""In one archive; an OCI layout counts an image once for each of its names."""
+MAX_NAMES = 10_000
+"""Names of the images of one docker-archive, all together."""
+MAX_DOCUMENTS = 64 << 20
+"""Bytes of all manifests and configurations of one archive."""
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"

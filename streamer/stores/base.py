@@ -27,7 +27,8 @@ class Layer:
 
     `snapshot` shows the layer with everything below it, `parent` what is below it (None for a base layer).
     `assemble`, where the store kept tar-split data, gives the original tar byte for byte: chunks of 256 KiB and more,
-    synchronously, without any mount; it raises SourceChanged if a file no longer is what it was.
+    synchronously, without any mount; it raises SourceChanged if a file no longer is what it was. Whether the whole has
+    its digest is for the reader to check: bytes are hashed once.
     """
 
     store: str

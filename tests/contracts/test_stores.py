@@ -155,7 +155,8 @@ async def test_ambiguous_prefix(factory: Factory, tmp_path: Path) -> None:
                 await store.image(pair[0].id[7])
             candidates = raised.value.details["candidates"]
             assert isinstance(candidates, list)
-            assert {pair[0].id, pair[1].id} <= set(candidates)
+            assert {each["store"] for each in candidates} == {store.name}
+            assert {pair[0].id, pair[1].id} <= {each["id"] for each in candidates}
     finally:
         del IMAGES[-2:]
 

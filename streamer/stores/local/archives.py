@@ -1,17 +1,17 @@
 """Image archives and layouts explained: from their documents to images, each with configuration, names and blobs.
 
-Only documents are read here, each bounded and compared with its descriptor; layers are named, not opened.
+Only documents are read here, each once, bounded alone and all together, and compared with its descriptor; layers are
+named, not opened.
 """
 
 from __future__ import annotations
 
-import platform
 import posixpath
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from streamer.errors import InvalidArchive, InvalidReference, LimitExceeded, Unsupported
+from streamer.mounts.overlay import LAYERS_MAX
 from streamer.oci import config as configs
 from streamer.oci import digest as digests
 from streamer.oci import document, manifest, media
@@ -23,10 +23,11 @@ from streamer.oci.reference import Reference
 from streamer.stores.local.members import Member, Members
 from streamer.stores.local.source import verified
 
-MAX_LAYERS = 500
-"""More cannot be mounted (`facts/stores.md` 5.1)."""
+MAX_LAYERS = LAYERS_MAX - 1
+"""Of an image: a container of it stacks one more, and all of them are mounted over one another."""
 
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+_Key: TypeAlias = tuple[str, str, int]
+
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -50,66 +51,110 @@ class FoundImage:
 
 def docker_archive(members: Members) -> list[FoundImage]:
     """The images of `manifest.json`, in its order."""
-    listed = members.find("manifest.json")
-    if listed is None:
+    if members.find("manifest.json") is None:
         if members.find("repositories") is not None:
             raise Unsupported(
                 "the archive was saved by a Docker older than 1.10 (it has no manifest.json): load it into an engine"
                 " and save it again"
             )
         raise InvalidArchive("the archive has no manifest.json", member="manifest.json")
+    documents = _Documents(members)
+    found: dict[str, Config] = {}
     images = []
-    for saved in manifest.parse_saved(listed.data(media.MAX_MANIFEST)):
-        config = configs.parse(_document(members, saved.config, media.MAX_CONFIG), saved.config)
-        promised = _digest_in(saved.config)
-        if promised is not None and config.id != promised:
-            verified(config.data, saved.config, promised)
+    for saved in manifest.parse_saved(documents.data("manifest.json", media.MAX_MANIFEST)):
+        config = found.get(saved.config)
+        if config is None:
+            config = found[saved.config] = _saved_config(documents, saved.config)
         _check_count(len(saved.layers), config, saved.config)
         layers = tuple(
-            FoundLayer(_member(members, path), diff_id)
+            FoundLayer(documents.member(path), diff_id)
             for path, diff_id in zip(saved.layers, config.diff_ids, strict=True)
         )
         images.append(FoundImage(config, tuple(_tagged(tag) for tag in saved.tags), layers))
     return images
 
 
+def _saved_config(documents: _Documents, path: str) -> Config:
+    config = configs.parse(documents.data(path, media.MAX_CONFIG), path)
+    promised = _digest_in(path)
+    if promised is not None and config.id != promised:
+        verified(config.data, path, promised)
+    return config
+
+
 def oci_layout(members: Members) -> list[FoundImage]:
     """The images of `index.json`, in its order; of a nested index the one for this machine, or the only one."""
-    version = document.mapping(document.loads(_document(members, "oci-layout", 4096), "oci-layout", 4096), "oci-layout")
+    documents = _Documents(members)
+    version = document.mapping(document.loads(documents.data("oci-layout", 4096), "oci-layout", 4096), "oci-layout")
     if not str(version.get("imageLayoutVersion", "")).startswith("1."):
         raise Unsupported("the layout has another version than 1.x in its oci-layout file")
-    data = _document(members, "index.json", media.MAX_MANIFEST)
-    index = manifest.parse(data, "index.json")
+    index = manifest.parse(documents.data("index.json", media.MAX_MANIFEST), "index.json")
     if not isinstance(index, Index):
         raise InvalidArchive("index.json is not an image index", member="index.json")
-    reading = _Reading(members)
-    images = [
-        reading.image(descriptor, _names(descriptor))
-        for descriptor in index.manifests
-        if _ATTESTATION not in descriptor.annotations
-    ]
-    if not images:
+    listed = [descriptor for descriptor in index.manifests if _ATTESTATION not in descriptor.annotations]
+    if not listed:
         raise InvalidArchive("index.json names no image", member="index.json")
-    return images
+    manifest.check_images(len(listed), "index.json")
+    reading = _Reading(documents)
+    return [replace(reading.image(descriptor), names=_names(descriptor)) for descriptor in listed]
+
+
+@dataclass(slots=True)
+class _Documents:
+    """Reads members of an archive that explain others; counts their bytes, for what they say is held in memory."""
+
+    members: Members
+    count: int = 0
+    found: dict[str, Member] = field(default_factory=dict)
+
+    def member(self, path: str) -> Member:
+        member = self.found.get(path) or self.members.find(path)
+        if member is None:
+            raise InvalidArchive(f"{path[:300]} is named by the archive's documents, but missing", member=path[:300])
+        self.found[path] = member
+        return member
+
+    def data(self, path: str, limit: int) -> bytes:
+        member = self.member(path)
+        self.count += min(member.size, limit)
+        if self.count > media.MAX_DOCUMENTS:
+            raise LimitExceeded(
+                f"the manifests and configurations of the archive have more than {media.MAX_DOCUMENTS} bytes",
+                limit=media.MAX_DOCUMENTS,
+            )
+        return member.data(limit)
 
 
 @dataclass(slots=True)
 class _Reading:
-    """Counts descriptors, so that indexes of indexes cannot fan out without bound."""
+    """Reads each image and each configuration once, however often they are named; counts descriptors, so that indexes
+    of indexes cannot fan out without bound."""
 
-    members: Members
+    documents: _Documents
     count: int = 0
+    images: dict[_Key, FoundImage] = field(default_factory=dict)
+    configs: dict[_Key, Config] = field(default_factory=dict)
 
-    def image(self, descriptor: Descriptor, names: tuple[Reference, ...]) -> FoundImage:
+    def image(self, descriptor: Descriptor) -> FoundImage:
+        """Without the names that the index gives it."""
+        key = _key(descriptor)
+        if key not in self.images:
+            self.images[key] = self._image(descriptor)
+        return self.images[key]
+
+    def _image(self, descriptor: Descriptor) -> FoundImage:
         found = self._manifest(descriptor, depth=1, above=())
         what = posixpath.basename(_path(found.config.digest))
-        config = configs.parse(self._blob(found.config, media.MAX_CONFIG), what)
+        config = self.configs.get(_key(found.config))
+        if config is None:
+            config = configs.parse(self._blob(found.config, media.MAX_CONFIG), what)
+            self.configs[_key(found.config)] = config
         _check_count(len(found.layers), config, what)
         layers = tuple(
             FoundLayer(self._layer(layer), diff_id, layer)
             for layer, diff_id in zip(found.layers, config.diff_ids, strict=True)
         )
-        return FoundImage(config, names, layers)
+        return FoundImage(config, (), layers)
 
     def _manifest(self, descriptor: Descriptor, depth: int, above: tuple[str, ...]) -> Manifest:
         if depth > media.MAX_INDEX_DEPTH or descriptor.digest in above:
@@ -130,10 +175,10 @@ class _Reading:
                 f"the layout has more than {media.MAX_DESCRIPTORS} descriptors", limit=media.MAX_DESCRIPTORS
             )
         path = _path(descriptor.digest)
-        return verified(_document(self.members, path, limit), path, descriptor.digest, descriptor.size)
+        return verified(self.documents.data(path, limit), path, descriptor.digest, descriptor.size)
 
     def _layer(self, descriptor: Descriptor) -> Member:
-        member = _member(self.members, _path(descriptor.digest))
+        member = self.documents.member(_path(descriptor.digest))
         if member.size != descriptor.size:
             raise InvalidArchive(
                 f"{member.name} has {member.size} bytes where {descriptor.size} were promised", member=member.name
@@ -151,7 +196,7 @@ def _for_this_machine(index: Index, data: bytes, what: str) -> Descriptor:
     ]
     if len(candidates) == 1:
         return candidates[0][0]
-    machine = _MACHINES.get(platform.machine(), platform.machine())
+    machine = configs.machine()
     own = [descriptor for descriptor, wanted in candidates if _matches(wanted, machine)]
     if not own:
         raise Unsupported(f"{what} lists several images, none of them for linux/{machine}")
@@ -198,15 +243,8 @@ def _path(digest: str) -> str:
     return f"blobs/{digests.algorithm(digest)}/{digests.encoded(digest)}"
 
 
-def _member(members: Members, path: str) -> Member:
-    member = members.find(path)
-    if member is None:
-        raise InvalidArchive(f"{path[:300]} is named by the archive's documents, but missing", member=path[:300])
-    return member
-
-
-def _document(members: Members, path: str, limit: int) -> bytes:
-    return _member(members, path).data(limit)
+def _key(descriptor: Descriptor) -> _Key:
+    return descriptor.media_type, descriptor.digest, descriptor.size
 
 
 def _check_count(layers: int, config: Config, what: str) -> None:
@@ -214,8 +252,10 @@ def _check_count(layers: int, config: Config, what: str) -> None:
         raise InvalidArchive(
             f"the image of {what} has {layers} layers, its configuration names {len(config.diff_ids)}", member=what
         )
-    if layers > MAX_LAYERS:
-        raise LimitExceeded(f"the image of {what} has {layers} layers, more than {MAX_LAYERS}", limit=MAX_LAYERS)
+    check_layers(layers, f"the image of {what}")
 
 
-READERS: dict[str, Callable[[Members], list[FoundImage]]] = {"docker-archive": docker_archive, "oci": oci_layout}
+def check_layers(count: int, what: str) -> None:
+    """LimitExceeded for an image whose containers could not be mounted."""
+    if count > MAX_LAYERS:
+        raise LimitExceeded(f"{what} has {count} layers, more than {MAX_LAYERS}", limit=MAX_LAYERS)

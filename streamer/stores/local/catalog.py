@@ -77,6 +77,21 @@ async def layers(transaction: Transaction) -> list[LayerRow]:
     return [LayerRow(*row) for row in rows]
 
 
+async def stacks(transaction: Transaction) -> list[tuple[LayerRow, ...]]:
+    """Every layer (sorted by chain ID) as the last of what stands below it, base first."""
+    rows = {row.chain: row for row in await layers(transaction)}
+    found: dict[str | None, tuple[LayerRow, ...]] = {None: ()}
+    for top in rows:
+        above: list[LayerRow] = []
+        chain: str | None = top
+        while chain is not None and chain not in found:
+            above.append(rows[chain])
+            chain = rows[chain].parent
+        for row in reversed(above):
+            found[row.chain] = (*found[row.parent], row)
+    return [found[chain] for chain in rows]
+
+
 async def layer(transaction: Transaction, chain: str) -> LayerRow | None:
     row = await transaction.one("SELECT chain, diff, parent, size FROM layers WHERE chain = ?", chain)
     return LayerRow(*row) if row else None

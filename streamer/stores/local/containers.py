@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,24 +20,25 @@ from streamer.stores.local import state as states
 from streamer.stores.local.catalog import ContainerRow, ImageRow
 from streamer.stores.local.core import Core
 from streamer.stores.local.ingest import now
+from streamer.stores.local.records import Records
 from streamer.stores.local.removal import collect
 from streamer.stores.local.staging import Staging
 from streamer.stores.local.unpack import copy_root
 
 _EMPTY = "empty"
+"""A directory beside the upper: an overlay needs a lower layer even where the image has none."""
 _UNDO = 30
 """Seconds that undoing a half-done change may take when the caller is being cancelled."""
-"""A directory beside the upper: an overlay needs a lower layer even where the image has none."""
 
 
 async def create(core: Core, reference: str, name: str | None) -> Container:
     identity = secrets.token_hex(32)
     chosen = lookup.container_name(name) if name is not None else identity[:12]
     async with core.database.read() as transaction:
-        image = await lookup.image(transaction, reference)
+        image = await lookup.image(transaction, reference, core.name)
         given = await lookup.image_name(transaction, reference)
     async with core.staging() as staging:
-        await to_thread.run_sync(_make, core, staging, image)
+        await to_thread.run_sync(_make, core, staging, image, limiter=core.rest)
         row = ContainerRow(
             identity, chosen, image.id, image.data, given.familiar if given else image.id, now(), None, image.layers
         )
@@ -47,11 +49,11 @@ async def create(core: Core, reference: str, name: str | None) -> Container:
                         raise NotFound(f"image {reference!r} was removed meanwhile")
                     await catalog.add_container(transaction, row)
                     # Moved inside the transaction, committed after: no row without a directory.
-                    await to_thread.run_sync(staging.publish, "container", "containers", identity)
+                    await to_thread.run_sync(staging.publish, "container", "containers", identity, limiter=core.changes)
             except BaseException:
                 core.state.discard("containers", identity)
                 raise
-    return records.container(core, row)
+    return await to_thread.run_sync(Records(core).container, row, limiter=core.lookups)
 
 
 def _make(core: Core, staging: Staging, image: ImageRow) -> None:
@@ -83,23 +85,30 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
     core.check_writable()
     async with core.exclusive():
         async with core.database.read() as transaction:
-            row = await lookup.container(transaction, reference)
+            row = await lookup.container(transaction, reference, core.name)
         # Not `resolve`: what the person wrote is what is mounted at, and what `unmount` finds again.
         place = Path(os.path.abspath(target)) if target is not None else records.merged(core, row)  # noqa: ASYNC240
-        before = await to_thread.run_sync(records.mount_point, row)
+        before = await to_thread.run_sync(records.mount_point, row, limiter=core.changes)
         if before is not None:
-            raise Conflict(f"container {row.name} is mounted at {before} already")
+            raise Conflict(f"container {row.name} is mounted{_where(core, row)} already")
         # Noted first: a mount that no row knows of would survive the removal of what it shows.
         await _note(core, row, os.fsencode(place))
         try:
-            await to_thread.run_sync(_attach, core, row, os.fsencode(place))
+            await to_thread.run_sync(_attach, core, row, os.fsencode(place), limiter=core.changes)
         except BaseException:
             with anyio.move_on_after(_UNDO, shield=True):
                 # Cancelled, the thread was waited for, and may have mounted it after all.
-                await to_thread.run_sync(_detach_if_attached, os.fsencode(place))
+                await to_thread.run_sync(_detach_if_attached, os.fsencode(place), limiter=core.changes)
                 await _note(core, row, None)
             raise
     return place
+
+
+def _where(core: Core, row: ContainerRow) -> str:
+    """Where it is mounted, for messages: nothing for its own mount point, which lies inside of the store."""
+    if row.mounted is None or row.mounted == os.fsencode(records.merged(core, row)):
+        return ""
+    return f" at {os.fsdecode(row.mounted)}"
 
 
 def _detach_if_attached(target: bytes) -> None:
@@ -127,10 +136,15 @@ async def unmount(core: Core, reference: str) -> None:
     core.check_writable()
     async with core.exclusive():
         async with core.database.read() as transaction:
-            row = await lookup.container(transaction, reference)
-        if row.mounted is None or not await to_thread.run_sync(attached, row.mounted):
+            row = await lookup.container(transaction, reference, core.name)
+        if row.mounted is None or not await to_thread.run_sync(attached, row.mounted, limiter=core.changes):
             raise Conflict(f"container {row.name} is not mounted")
-        await to_thread.run_sync(detach, row.mounted)
+        try:
+            await to_thread.run_sync(detach, row.mounted, limiter=core.changes)
+        except Conflict:
+            raise Conflict(
+                f"container {row.name} is in use{_where(core, row)}: close what has files open there, then unmount it"
+            ) from None
         await _note(core, row, None)
 
 
@@ -138,17 +152,17 @@ async def remove(core: Core, reference: str, force: bool) -> None:
     core.check_writable()
     async with core.exclusive():
         async with core.database.read() as transaction:
-            row = await lookup.container(transaction, reference)
-        if row.mounted is not None and await to_thread.run_sync(attached, row.mounted):
+            row = await lookup.container(transaction, reference, core.name)
+        if row.mounted is not None and await to_thread.run_sync(attached, row.mounted, limiter=core.changes):
             if not force:
-                where = os.fsdecode(row.mounted)
-                raise Conflict(f"container {row.name} is mounted at {where}: unmount it, or force it")
-            await to_thread.run_sync(detach, row.mounted)
+                raise Conflict(f"container {row.name} is mounted{_where(core, row)}: unmount it, or force it")
+            # Lazily: who still has files open there keeps them until he closes them, as after any removal.
+            await to_thread.run_sync(partial(detach, row.mounted, lazy=True), limiter=core.changes)
         async with core.database.write() as transaction:
             await catalog.forget_container(transaction, row.id, row.config)
         core.state.discard("containers", row.id)
         await collect(core)
-    await to_thread.run_sync(core.state.empty_trash)
+    await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
 
 
 async def _note(core: Core, row: ContainerRow, target: bytes | None) -> None:

@@ -12,10 +12,9 @@ from typing import TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from streamer.errors import NotPermitted
+from streamer.errors import Busy, NotPermitted
 from streamer.stores.local import staging as stagings
 from streamer.stores.local.database import Database
-from streamer.stores.local.source import Cancelled
 from streamer.stores.local.staging import Staging
 from streamer.stores.local.state import State
 from streamer.stores.local.unpack import Ownership
@@ -24,32 +23,72 @@ T = TypeVar("T")
 
 IMPORTS = 4
 """Imports and commits that run at once; further ones wait."""
+WAITING = 8
+"""That may wait so; each has a client who waits, a connection, and soon a staging directory."""
+RETRY_AFTER = 5
+"""Seconds after which one that was refused may try again."""
+
+_POLL = 0.01
+"""Seconds between two looks at a lock that another process holds."""
 
 
 @dataclass(slots=True)
 class Core:
-    """An open store. `ownership` is fixed when the store is made: real owners and those of a user never mix in it."""
+    """An open store. `ownership` is fixed when the store is made: real owners and those of a user never mix in it.
+
+    Each kind of work has threads of its own, so that none waits for a thread which another kind holds: `imports`;
+    `changes` inside of `exclusive`; `lookups`, which read; `rest`, which makes and deletes what nobody sees. No thread
+    ever waits for the store's lock.
+    """
 
     name: str
     state: State
     database: Database
     ownership: Ownership
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(IMPORTS))
+    changes: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    lookups: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+    rest: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    _admitted: int = 0
     _publishing: anyio.Lock = field(default_factory=anyio.Lock)
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
         """The store's lock, among tasks and among processes, for moments in which directories and rows change.
 
-        Shielded from cancellation: what begins in here is finished.
+        The wait ends with a cancellation; the block is shielded from it: what begins in there is finished.
         """
         async with self._publishing:
-            with anyio.CancelScope(shield=True):
-                fd = await to_thread.run_sync(self.state.lock)
-                try:
+            fd = await self._locked()
+            try:
+                with anyio.CancelScope(shield=True):
                     yield
-                finally:
-                    os.close(fd)
+            finally:
+                os.close(fd)
+
+    async def _locked(self) -> int:
+        # Asked again and again, not waited for in a thread: such a thread could not be called back.
+        while True:
+            fd = self.state.lock()
+            if fd is not None:
+                return fd
+            await anyio.sleep(_POLL)
+
+    @contextlib.asynccontextmanager
+    async def importing(self) -> AsyncIterator[Staging]:
+        """`staging` for an import or a commit; Busy, before it is made, when enough others are waiting already."""
+        self.check_writable()
+        if self._admitted >= IMPORTS + WAITING:
+            raise Busy(
+                f"{IMPORTS} imports are under way and {WAITING} are waiting, as many as allowed; try again later",
+                retry_after=RETRY_AFTER,
+            )
+        self._admitted += 1
+        try:
+            async with self.staging() as staging:
+                yield staging
+        finally:
+            self._admitted -= 1
 
     @contextlib.asynccontextmanager
     async def staging(self) -> AsyncIterator[Staging]:
@@ -57,10 +96,14 @@ class Core:
         self.check_writable()
         stack = contextlib.ExitStack()
         try:
-            yield await to_thread.run_sync(stack.enter_context, stagings.staging(self.state))
+            # Under the lock: a sweep of another process must not meet the directory before its flock is taken.
+            async with self.exclusive():
+                made = stagings.staging(self.state)
+                staging = await to_thread.run_sync(stack.enter_context, made, limiter=self.changes)
+            yield staging
         finally:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(stack.close)
+                await to_thread.run_sync(stack.close, limiter=self.rest)
 
     def check_writable(self) -> None:
         """NotPermitted for anybody but the store's owner: files of two owners would lock each other out."""
@@ -73,7 +116,7 @@ class Core:
         function was given, waits for its end, and then goes on: nothing is left running behind it."""
         stop = threading.Event()
         outcome: list[T] = []
-        failure: list[Exception] = []
+        failure: list[Exception] = []  # `Cancelled` too, for which the checkpoint below raises what it stands for
 
         async def watch() -> None:
             try:
@@ -86,8 +129,6 @@ class Core:
             tasks.start_soon(watch)
             try:
                 outcome.append(await to_thread.run_sync(function, stop, limiter=self.imports))
-            except Cancelled:
-                pass
             except Exception as error:
                 failure.append(error)
             tasks.cancel_scope.cancel()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio import from_thread, to_thread
@@ -13,16 +12,16 @@ from anyio import from_thread, to_thread
 from streamer.errors import InvalidReference
 from streamer.oci import config as configs
 from streamer.oci import digest as digests
-from streamer.oci import document
 from streamer.oci import reference as references
-from streamer.oci.config import Config
 from streamer.oci.reference import Reference
 from streamer.stores.base import ArchiveKind, Image, ImportReport
-from streamer.stores.local import catalog, lookup, records
+from streamer.stores.local import catalog, lookup
+from streamer.stores.local.archives import check_layers
 from streamer.stores.local.catalog import LayerRow
 from streamer.stores.local.core import Core
 from streamer.stores.local.ingest import now, take
 from streamer.stores.local.intake import Intake, TakenImage
+from streamer.stores.local.records import Records
 from streamer.stores.local.source import Source, Watch
 from streamer.stores.local.staging import Staging
 from streamer.stores.local.state import storage
@@ -51,16 +50,16 @@ async def import_archive(
     limits: Limits,
 ) -> ImportReport:
     given = image_name(name) if name is not None else None
-    async with core.staging() as staging:
+    async with core.importing() as staging:
         with _Import(core, staging, limits, progress) as work:
             images = await core.long(
                 lambda stop: work.taken(stop, lambda: take(source, kind, given, "imported", work.intake, work.watch))
             )
             moved = await _publish(core, work.intake, images)
         async with core.database.read() as transaction:
-            rows = [await lookup.image(transaction, image.config.id) for image in images]
-        found = await to_thread.run_sync(lambda: tuple(records.image(core, row) for row in rows))
-        return ImportReport(found, len(work.intake.folders), len(work.intake.shared), work.watch.count, moved)
+            rows = [await lookup.image(transaction, image.config.id, core.name) for image in images]
+        found = await to_thread.run_sync(Records(core).images, rows, limiter=core.lookups)
+        return ImportReport(tuple(found), len(work.intake.folders), len(work.intake.shared), work.watch.count, moved)
 
 
 async def commit(
@@ -71,14 +70,14 @@ async def commit(
     *,
     comment: str,
     author: str,
-    config_changes: Mapping[str, Any] | None,
     limits: Limits,
 ) -> Image:
     given = image_name(name) if name is not None else None
     async with core.database.read() as transaction:
-        row = await lookup.container(transaction, container)
+        row = await lookup.container(transaction, container, core.name)
+    check_layers(len(row.layers) + 1, f"an image of container {row.name}")
     base = configs.parse(row.data)
-    async with core.staging() as staging:
+    async with core.importing() as staging:
         with _Import(core, staging, limits, None) as work:
 
             def layered() -> list[TakenImage]:
@@ -88,12 +87,13 @@ async def commit(
                 history = {"created": now(), "author": author, "created_by": "streamer commit", "comment": comment}
                 config = configs.with_layer(base, layer.diff, {key: text for key, text in history.items() if text})
                 names = (given,) if given is not None else ()
-                return [TakenImage(_changed(config, config_changes), names, (*below, layer))]
+                return [TakenImage(config, names, (*below, layer))]
 
             images = await core.long(lambda stop: work.taken(stop, layered))
             await _publish(core, work.intake, images)
     async with core.database.read() as transaction:
-        return records.image(core, await lookup.image(transaction, images[0].config.id))
+        made = await lookup.image(transaction, images[0].config.id, core.name)
+    return await to_thread.run_sync(Records(core).image, made, limiter=core.lookups)
 
 
 class _Import:
@@ -133,11 +133,13 @@ async def _publish(core: Core, intake: Intake, images: list[TakenImage]) -> dict
     """
     async with core.exclusive():
         async with core.database.read() as transaction:
-            # Another process may have imported the same layer since: then its directory stays, and ours goes.
-            new = [row for chain, row in intake.rows.items() if chain in intake.folders]
-            new = [row for row in new if await catalog.layer(transaction, row.chain) is None]
+            taken = [row for chain, row in intake.rows.items() if chain in intake.folders]
+            new = {row for row in taken if await catalog.layer(transaction, row.chain) is None}
+        # Another process may have imported the same layer since: then its directory stays, and ours goes. A directory
+        # that has a row and yet is missing was lost, and ours repairs it.
+        moving = [row for row in taken if row in new or not core.state.has_layer(row.chain)]
         try:
-            await to_thread.run_sync(_move, core, intake, new)
+            await to_thread.run_sync(_move, core, intake, moving, limiter=core.changes)
             async with core.database.write() as transaction:
                 for row in new:
                     await catalog.add_layer(transaction, row)
@@ -152,7 +154,7 @@ async def _publish(core: Core, intake: Intake, images: list[TakenImage]) -> dict
                 return moved
         except BaseException:
             with anyio.move_on_after(_UNDO, shield=True):
-                await to_thread.run_sync(_take_back, core, new)
+                await to_thread.run_sync(_take_back, core, moving, limiter=core.changes)
             raise
 
 
@@ -165,12 +167,3 @@ def _move(core: Core, intake: Intake, rows: list[LayerRow]) -> None:
 def _take_back(core: Core, rows: list[LayerRow]) -> None:
     for row in rows:
         core.state.discard("layers", digests.encoded(row.chain))
-
-
-def _changed(config: Config, changes: Mapping[str, Any] | None) -> Config:
-    """The configuration with these members of its `config` (Cmd, Env …) replaced."""
-    if not changes:
-        return config
-    value = config.value
-    value["config"] = {**(value.get("config") or {}), **changes}
-    return configs.parse(document.dumps(value))

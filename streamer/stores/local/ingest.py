@@ -56,7 +56,7 @@ def _stream(
     if kind is ArchiveKind.ROOTFS:
         return [_rootfs(plain, name, comment, intake)]
     with contextlib.closing(Spool(intake.staging)) as spool:
-        spool.fill(Reader(plain, limits=intake.limits))
+        spool.fill(plain, intake.limits)
         return _members(spool, kind, name, intake)
 
 

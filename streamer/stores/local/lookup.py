@@ -1,4 +1,7 @@
-"""References as people type them, to rows: names, full IDs, unique prefixes of IDs, digests."""
+"""References as people type them, to rows: names, full IDs, unique prefixes of IDs, digests.
+
+`store` is the store's own name, for the candidates of what is Ambiguous.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ def container_name(text: str) -> str:
     return text
 
 
-async def image(transaction: Transaction, text: str) -> ImageRow:
+async def image(transaction: Transaction, text: str, store: str) -> ImageRow:
     """The image that `text` means; its row says nothing about which of its names that was (see `image_name`)."""
-    identity = await _image_id(transaction, text)
+    identity = await _image_id(transaction, text, store)
     row = await catalog.image(transaction, identity)
     if row is None:
         raise NotFound(f"there is no image {text[:300]!r} in this store")
@@ -42,7 +45,7 @@ async def image_name(transaction: Transaction, text: str) -> Reference | None:
     return name if await catalog.image_named(transaction, name.repository, name.tag) else None
 
 
-async def _image_id(transaction: Transaction, text: str) -> str:
+async def _image_id(transaction: Transaction, text: str, store: str) -> str:
     if text.startswith("sha512:") or digests.is_digest(text):
         return digests.parse(text)
     name, prefix = _as_name(text), _as_prefix(text)
@@ -57,12 +60,17 @@ async def _image_id(transaction: Transaction, text: str) -> str:
     if prefix is not None:
         candidates = await catalog.images_like(transaction, prefix)
         if len(candidates) > 1:
-            raise Ambiguous(f"several images have an ID that begins with {text!r}", candidates=candidates)
+            raise _ambiguous(f"several images have an ID that begins with {text!r}", store, candidates)
         if candidates:
             return candidates[0]
     if name is None and prefix is None:
         references.parse(text)  # raises, and says what is wrong
     raise NotFound(f"there is no image {text[:300]!r} in this store")
+
+
+def _ambiguous(message: str, store: str, identities: list[str]) -> Ambiguous:
+    """With candidates as `Catalog` gives them when it asks several stores."""
+    return Ambiguous(message, candidates=[{"store": store, "id": identity} for identity in identities])
 
 
 def _as_name(text: str) -> Reference | None:
@@ -78,12 +86,12 @@ def _as_prefix(text: str) -> str | None:
     return f"sha256:{encoded}" if _HEX.fullmatch(encoded) else None
 
 
-async def container(transaction: Transaction, text: str) -> ContainerRow:
+async def container(transaction: Transaction, text: str, store: str) -> ContainerRow:
     row = await catalog.container(transaction, "name", text) or await catalog.container(transaction, "id", text)
     if row is None and _HEX.fullmatch(text):
         candidates = await catalog.containers_like(transaction, text)
         if len(candidates) > 1:
-            raise Ambiguous(f"several containers have an ID that begins with {text!r}", candidates=candidates)
+            raise _ambiguous(f"several containers have an ID that begins with {text!r}", store, candidates)
         if candidates:
             row = await catalog.container(transaction, "id", candidates[0])
     if row is None:
@@ -92,7 +100,7 @@ async def container(transaction: Transaction, text: str) -> ContainerRow:
     return row
 
 
-async def layer(transaction: Transaction, text: str) -> LayerRow:
+async def layer(transaction: Transaction, text: str, store: str) -> LayerRow:
     """By chain ID, else diff ID, else a unique prefix of either. Equal diff IDs are equal tars: any one will do."""
     prefix = text if digests.is_digest(text) else _as_prefix(text)
     if prefix is None:
@@ -105,7 +113,7 @@ async def layer(transaction: Transaction, text: str) -> LayerRow:
                 return row
             found.setdefault(row.diff, row)
     if len(found) > 1:
-        raise Ambiguous(f"several layers have a digest that begins with {text!r}", candidates=sorted(found))
+        raise _ambiguous(f"several layers have a digest that begins with {text!r}", store, sorted(found))
     if not found:
         raise NotFound(f"there is no layer {text!r} in this store")
     return next(iter(found.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from streamer.mounts.attach import attached
@@ -16,47 +17,74 @@ from streamer.stores.local.catalog import ContainerRow, ImageRow, LayerRow
 from streamer.stores.local.core import Core
 
 
-def snapshot(core: Core, layers: Sequence[LayerRow], upper: bytes | None = None) -> Snapshot:
-    """Of these layers (base first) with that writable directory on top."""
-    lowers = tuple(core.state.layer(row.chain) + b"/diff" for row in reversed(layers))
-    return Snapshot("overlay", lowers, upper, core.ownership.userxattr, core.ownership.owner)
+class Records:
+    """Makes the records of one answer. A layer's directory is looked at once, however many of them stand on it."""
 
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._layers: dict[str, tuple[bytes, Guard]] = {}
 
-def layer(core: Core, layers: Sequence[LayerRow]) -> Layer:
-    """The topmost of these layers (base first)."""
-    row, path = layers[-1], core.state.layer(layers[-1].chain)
-    return Layer(
-        store=core.name,
-        diff_id=row.diff,
-        chain_id=row.chain,
-        snapshot=snapshot(core, layers),
-        parent=snapshot(core, layers[:-1]) if len(layers) > 1 else None,
-        size=row.size,
-        assemble=assembly(path, row.diff),
-        guard=_layer_guard(core, layers),
-    )
+    def images(self, rows: Sequence[ImageRow]) -> list[Image]:
+        return [self.image(row) for row in rows]
 
+    def image(self, row: ImageRow) -> Image:
+        stack = self._stack(row.layers)
+        layers = tuple(self._layer(layer, stack[: depth + 1]) for depth, layer in enumerate(row.layers))
+        return Image(self._core.name, configs.parse(row.data), row.names, layers)
 
-def image(core: Core, row: ImageRow) -> Image:
-    layers = tuple(layer(core, row.layers[: depth + 1]) for depth in range(len(row.layers)))
-    return Image(core.name, configs.parse(row.data), row.names, layers)
+    def layers(self, stacks: Sequence[Sequence[LayerRow]]) -> list[Layer]:
+        return [self.layer(rows) for rows in stacks]
 
+    def layer(self, rows: Sequence[LayerRow]) -> Layer:
+        """The topmost of these layers (base first)."""
+        return self._layer(rows[-1], self._stack(rows))
 
-def container(core: Core, row: ContainerRow) -> Container:
-    path = core.state.container(row.id)
-    guards = [guard(path, f"container {row.name}"), _layer_guard(core, row.layers)]
-    return Container(
-        store=core.name,
-        id=row.id,
-        name=row.name,
-        image=row.config,
-        image_name=row.image_name,
-        created=row.created,
-        snapshot=snapshot(core, row.layers, path + b"/upper"),
-        parent=snapshot(core, row.layers) if row.layers else None,
-        mounted=mount_point(row),
-        guard=lambda: _all(guards),
-    )
+    def containers(self, rows: Sequence[ContainerRow]) -> list[Container]:
+        return [self.container(row) for row in rows]
+
+    def container(self, row: ContainerRow) -> Container:
+        stack = self._stack(row.layers)
+        upper = self._core.state.container(row.id) + b"/upper"
+        return Container(
+            store=self._core.name,
+            id=row.id,
+            name=row.name,
+            image=row.config,
+            image_name=row.image_name,
+            created=row.created,
+            snapshot=self._snapshot(stack, upper),
+            parent=self._snapshot(stack) if stack else None,
+            mounted=mount_point(row),
+            guard=partial(_all, (guard(upper, f"container {row.name}"), *(check for _, check in stack))),
+        )
+
+    def _stack(self, rows: Sequence[LayerRow]) -> tuple[tuple[bytes, Guard], ...]:
+        """Tree and end check of each layer, in their order."""
+        for row in rows:
+            if row.chain not in self._layers:
+                diff = self._core.state.layer(row.chain) + b"/diff"
+                self._layers[row.chain] = diff, guard(diff, f"layer {digests.short(row.diff)}")
+        return tuple(self._layers[row.chain] for row in rows)
+
+    def _layer(self, row: LayerRow, stack: tuple[tuple[bytes, Guard], ...]) -> Layer:
+        """The layer of that row, which is the topmost of the stack."""
+        return Layer(
+            store=self._core.name,
+            diff_id=row.diff,
+            chain_id=row.chain,
+            snapshot=self._snapshot(stack),
+            parent=self._snapshot(stack[:-1]) if len(stack) > 1 else None,
+            size=row.size,
+            assemble=assembly(self._core.state.layer(row.chain), row.diff),
+            guard=partial(_all, tuple(check for _, check in stack)),
+        )
+
+    def _snapshot(self, stack: Sequence[tuple[bytes, Guard]], upper: bytes | None = None) -> Snapshot:
+        """Of these layers with that writable directory on top."""
+        ownership = self._core.ownership
+        return Snapshot(
+            "overlay", tuple(diff for diff, _ in reversed(stack)), upper, ownership.userxattr, ownership.owner
+        )
 
 
 def mount_point(row: ContainerRow) -> str | None:
@@ -64,16 +92,11 @@ def mount_point(row: ContainerRow) -> str | None:
     return os.fsdecode(row.mounted) if row.mounted is not None and attached(row.mounted) else None
 
 
-def _layer_guard(core: Core, layers: Sequence[LayerRow]) -> Guard:
-    guards = [guard(core.state.layer(row.chain), f"layer {digests.short(row.diff)}") for row in layers]
-    return lambda: _all(guards)
+def merged(core: Core, row: ContainerRow) -> Path:
+    """The container's own mount point."""
+    return Path(os.fsdecode(core.state.container(row.id))) / "merged"
 
 
 def _all(guards: Sequence[Guard]) -> None:
     for check in guards:
         check()
-
-
-def merged(core: Core, row: ContainerRow) -> Path:
-    """The container's own mount point."""
-    return Path(os.fsdecode(core.state.container(row.id))) / "merged"

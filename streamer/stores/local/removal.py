@@ -31,7 +31,7 @@ async def remove_image(core: Core, reference: str, force: bool) -> Removal:
     core.check_writable()
     async with core.exclusive():
         async with core.database.write() as transaction:
-            row = await lookup.image(transaction, reference)
+            row = await lookup.image(transaction, reference, core.name)
             name = await lookup.image_name(transaction, reference)
             if name is not None and len(row.names) > 1:
                 await catalog.forget_name(transaction, name)
@@ -51,7 +51,7 @@ async def remove_image(core: Core, reference: str, force: bool) -> Removal:
                 )
             await catalog.forget_image(transaction, row.id)
         layers = await collect(core)
-    await to_thread.run_sync(core.state.empty_trash)
+    await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
     return Removal(names, row.id, layers)
 
 
@@ -83,13 +83,8 @@ async def collect(core: Core) -> int:
 
 def _locked(core: Core, chain: str, locks: list[int]) -> bool:
     """Whether nobody holds the layer; a layer whose directory is missing is held by nobody."""
-    name = digests.encoded(chain)
-    fd = states.held(core.state.folders["layers"], name, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fd = states.held(core.state.folders["layers"], digests.encoded(chain), fcntl.LOCK_EX | fcntl.LOCK_NB)
     if fd is not None:
         locks.append(fd)
         return True
-    try:
-        os.stat(name, dir_fd=core.state.folders["layers"], follow_symlinks=False)
-    except FileNotFoundError:
-        return True
-    return False
+    return not core.state.has_layer(chain)

@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamer.errors import DigestMismatch, InvalidArchive, LimitExceeded, shown
 from streamer.stores.local.members import Member, cleaned
@@ -21,8 +21,12 @@ from streamer.stores.local.staging import Staging
 from streamer.tar import entry as entries
 from streamer.tar.entry import Entry
 from streamer.tar.reader import Reader
+from streamer.tar.source import Limits
 
 MAX_MEMBERS = 50_000
+MAX_NAME = 4096
+MAX_NAMES = 8 << 20
+"""Bytes of all names and link targets, which are held in memory."""
 MAX_LINKS = 10
 
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
@@ -43,17 +47,21 @@ class Spool:
         self._fd = staging.folder("spool")
         self._files: dict[str, _Stored] = {}
         self._links: dict[str, str] = {}
-        self._count = 0
+        self._count = self._names = 0
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def fill(self, reader: Reader) -> None:
+    def fill(self, source: Source, limits: Limits) -> None:
         """Takes in the whole archive. InvalidArchive, DigestMismatch or LimitExceeded, naming the member."""
+        reader = Reader(source, limits=replace(limits, name=min(limits.name, MAX_NAME)))
         for entry in reader:
             text = shown(entry.name)
             if self._count + len(self._links) >= MAX_MEMBERS:
                 raise LimitExceeded(f"the image archive has more than {MAX_MEMBERS} members", limit=MAX_MEMBERS)
+            self._names += len(entry.name) + len(entry.linkname)
+            if self._names > MAX_NAMES:
+                raise LimitExceeded(f"the names in the image archive exceed {MAX_NAMES} bytes", limit=MAX_NAMES)
             try:
                 name = cleaned(entry.name.decode())
             except UnicodeDecodeError:

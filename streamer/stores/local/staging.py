@@ -46,10 +46,10 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(state: State) -> Iterator[Staging]:
-    """A new staging directory; deleted with whatever is still in it on every way out."""
+    """A new staging directory; deleted with whatever is still in it on every way out. Entered under the store's lock,
+    so that no sweep meets the directory before its flock is taken."""
     name = secrets.token_hex(8)
-    # Under the lock: a sweep of another process must not meet the directory before its flock is taken.
-    with state.exclusive():
+    with states.storage("a new directory"):
         os.mkdir(name, 0o700, dir_fd=state.folders["staging"])
         fd = os.open(name, states.DIRECTORY, dir_fd=state.folders["staging"])
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -49,28 +49,32 @@ class State:
     def container(self, identity: str) -> bytes:
         return os.fsencode(self.path) + b"/containers/" + identity.encode()
 
-    def lock(self) -> int:
-        """Waits for the store's lock; closing the descriptor gives it back. Each call opens the file anew, so threads
-        and processes exclude each other alike."""
-        fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+    def lock(self) -> int | None:
+        """The store's lock, given back by closing the descriptor; None while somebody else holds it. Never waits. Each
+        call opens the file anew, so tasks and processes exclude each other alike."""
+        with storage("the store"):
+            fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
         except BaseException:
             os.close(fd)
             raise
         return fd
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        fd = self.lock()
-        try:
-            yield
-        finally:
-            os.close(fd)
-
     def hold_layer(self, chain_id: str) -> int | None:
         """A descriptor of the layer's directory whose shared lock keeps it from being collected; None if it is gone."""
         return held(self.folders["layers"], digests.encoded(chain_id), fcntl.LOCK_SH)
+
+    def has_layer(self, chain_id: str) -> bool:
+        """Whether the layer's directory is there; to be believed under the store's lock only."""
+        try:
+            os.stat(digests.encoded(chain_id), dir_fd=self.folders["layers"], follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def discard(self, folder: str, name: str) -> None:
         """Moves a directory into the trash (durably, at once invisible); `trash.empty` deletes it. Missing is fine."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from anyio import to_thread
 
@@ -22,16 +22,20 @@ from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
 from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, Layer
-from streamer.stores.local import catalog, containers, importing, lookup, records, removal, staging
+from streamer.stores.local import catalog, containers, importing, lookup, removal, staging
 from streamer.stores.local import state as states
 from streamer.stores.local.core import Core
 from streamer.stores.local.database import Database
+from streamer.stores.local.records import Records
 from streamer.stores.local.removal import Removal
 from streamer.stores.local.source import Source
 from streamer.stores.local.unpack import Ownership
 from streamer.tar.source import Limits
 
 _LIMITS = Limits()
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class LocalStore:
@@ -68,22 +72,22 @@ class LocalStore:
     async def images(self) -> list[Image]:
         async with self._core.database.read() as transaction:
             rows = await catalog.images(transaction)
-        return await to_thread.run_sync(lambda: [records.image(self._core, row) for row in rows])
+        return await self._answered(Records(self._core).images, rows)
 
     async def containers(self) -> list[Container]:
         async with self._core.database.read() as transaction:
             rows = await catalog.containers(transaction)
-        return await to_thread.run_sync(lambda: [records.container(self._core, row) for row in rows])
+        return await self._answered(Records(self._core).containers, rows)
 
     async def layers(self) -> list[Layer]:
         async with self._core.database.read() as transaction:
-            stacks = [await catalog.layers_below(transaction, row.chain) for row in await catalog.layers(transaction)]
-        return await to_thread.run_sync(lambda: [records.layer(self._core, stack) for stack in stacks])
+            stacks = await catalog.stacks(transaction)
+        return await self._answered(Records(self._core).layers, stacks)
 
     async def image(self, reference: str) -> Image:
         async with self._core.database.read() as transaction:
-            row = await lookup.image(transaction, reference)
-        return await to_thread.run_sync(records.image, self._core, row)
+            row = await lookup.image(transaction, reference, self.name)
+        return await self._answered(Records(self._core).image, row)
 
     async def named(self, repository: str) -> list[tuple[Reference, Image]]:
         wanted = references.parse(repository).repository
@@ -93,18 +97,23 @@ class LocalStore:
                 row = await catalog.image(transaction, identity)
                 if row is not None:
                     found.append((Reference(wanted, tag), row))
-        return await to_thread.run_sync(lambda: [(name, records.image(self._core, row)) for name, row in found])
+        images = await self._answered(Records(self._core).images, [row for _, row in found])
+        return [(name, image) for (name, _), image in zip(found, images, strict=True)]
 
     async def container(self, reference: str) -> Container:
         async with self._core.database.read() as transaction:
-            row = await lookup.container(transaction, reference)
-        return await to_thread.run_sync(records.container, self._core, row)
+            row = await lookup.container(transaction, reference, self.name)
+        return await self._answered(Records(self._core).container, row)
 
     async def layer(self, digest: str) -> Layer:
         async with self._core.database.read() as transaction:
-            row = await lookup.layer(transaction, digest)
+            row = await lookup.layer(transaction, digest, self.name)
             rows = await catalog.layers_below(transaction, row.chain)
-        return await to_thread.run_sync(records.layer, self._core, rows)
+        return await self._answered(Records(self._core).layer, rows)
+
+    async def _answered(self, made: Callable[[T], R], rows: T) -> R:
+        """Rows to records, in a thread of the look-ups' own: their directories are looked at."""
+        return await to_thread.run_sync(made, rows, limiter=self._core.lookups)
 
     # Changing
 
@@ -123,7 +132,8 @@ class LocalStore:
         All or nothing: after any failure, or a cancellation, no row and no file is left. `name` replaces the names that
         the archive gives. `progress` is called in that thread with the bytes read so far. A name that another image
         has moves to the new one, and the report says so. InvalidArchive, DigestMismatch, LimitExceeded, StorageFull,
-        Unsupported, each naming the member; what the source raises passes through.
+        Unsupported, each naming the member; what the source raises passes through. Busy, before anything is read, when
+        enough others are waiting.
         """
         try:
             kind = ArchiveKind(kind)
@@ -143,11 +153,10 @@ class LocalStore:
         *,
         comment: str = "",
         author: str = "",
-        config_changes: Mapping[str, Any] | None = None,
         limits: Limits = _LIMITS,
     ) -> Image:
         """A new image: the container's image and, on top, the layer tar that `source` gives (its changes, as an export
-        of its diff has them). `config_changes` replace members of `config` (Cmd, Env …). All or nothing."""
+        of its diff has them). All or nothing; the errors of `import_archive`."""
         return await importing.commit(
             self._core,
             container,
@@ -155,7 +164,6 @@ class LocalStore:
             name,
             comment=comment,
             author=author,
-            config_changes=config_changes,
             limits=limits,
         )
 
@@ -187,7 +195,7 @@ class LocalStore:
         given = importing.image_name(name)
         self._core.check_writable()
         async with self._core.database.write() as transaction:
-            row = await lookup.image(transaction, image)
+            row = await lookup.image(transaction, image, self.name)
             await catalog.point_name(transaction, given, row.id)
 
 
@@ -197,15 +205,15 @@ async def _prepare(core: Core) -> None:
         async with core.database.write() as transaction:
             owner = await catalog.read_property(transaction, "owner")
             if owner is None:
-                owner = await to_thread.run_sync(_own, core.state)
+                owner = await to_thread.run_sync(_own, core.state, limiter=core.changes)
                 await catalog.write_property(transaction, "owner", owner)
             layers = frozenset(digests.encoded(row.chain) for row in await catalog.layers(transaction))
             known = frozenset(row.id for row in await catalog.containers(transaction))
         core.ownership = _ownership(owner)
         if core.ownership.owner is None or core.ownership.owner[0] == os.geteuid():
-            await to_thread.run_sync(_sweep, core, layers, known)
+            await to_thread.run_sync(_sweep, core, layers, known, limiter=core.changes)
             await removal.collect(core)
-    await to_thread.run_sync(core.state.empty_trash)
+    await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
 
 
 def _sweep(core: Core, layers: frozenset[str], known: frozenset[str]) -> None:

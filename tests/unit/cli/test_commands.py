@@ -13,6 +13,7 @@ from support.sample import BASE, IMAGE, TOP
 from typer.testing import CliRunner, Result
 
 from streamer.cli.main import app
+from streamer.mounts import diagnosis
 
 
 def called(*args: object) -> Result:
@@ -33,6 +34,26 @@ class TestImport:
         result = called("import", archive, "--state", tmp_path / "s")
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == f"{IMAGE.id}\tsample:1\n"
+
+    def test_a_line_for_each_image(self, state: Path, archive: Path) -> None:
+        assert called("tag", "sample:1", "other", "--state", state).exit_code == 0
+        assert called("import", archive, "--state", state).stdout == f"{IMAGE.id}\tother:latest sample:1\n"
+
+    def test_an_archive_without_a_name(self, tmp_path: Path) -> None:
+        (tmp_path / "root.tar").write_bytes(BASE)
+        result = called("import", tmp_path / "root.tar", "--state", tmp_path / "s")
+        image_id, name = result.stdout.rstrip("\n").split("\t")
+        command = f"streamer tag {image_id[7:19]} NAME"
+        assert (result.exit_code, name) == (0, "<none>")
+        assert result.stderr == f"streamer: note: the archive gives no name; give one with --name or: {command}\n"
+        assert called(*command.split()[1:3], "mine", "--state", tmp_path / "s").exit_code == 0
+
+    def test_what_is_wrong_with_a_file_is_said_with_its_name(self, tmp_path: Path, archive: Path) -> None:
+        data = archive.read_bytes()
+        (tmp_path / "trunc.tar").write_bytes(data[: len(data) // 2])
+        result = called("import", tmp_path / "trunc.tar", "--state", tmp_path / "s")
+        assert result.exit_code == 5
+        assert result.stderr.startswith(f"streamer: {tmp_path}/trunc.tar: the archive is truncated: ")
 
     def test_json(self, tmp_path: Path, archive: Path) -> None:
         report = json.loads(called("import", archive, "--json", "--state", tmp_path / "s").stdout)
@@ -117,9 +138,10 @@ class TestListing:
         assert plain == f"mine\tlocal\t{sample}\n"
 
     @pytest.mark.parametrize("what", ["images", "containers", "layers"])
-    def test_nothing_is_an_empty_array(self, tmp_path: Path, what: str) -> None:
-        assert json.loads(called("ls", what, "--json", "--state", tmp_path / "s").stdout) == []
-        assert called("ls", what, "--state", tmp_path / "s").stdout == ""
+    def test_nothing_is_an_empty_array(self, state: Path, what: str) -> None:
+        assert called("rm", "sample:1", "--state", state).exit_code == 0
+        assert json.loads(called("ls", what, "--json", "--state", state).stdout) == []
+        assert called("ls", what, "--state", state).stdout == ""
 
     def test_changes(self, state: Path) -> None:
         upper = _created(state)
@@ -135,13 +157,39 @@ class TestListing:
         assert json.loads(called("changes", "web", "--json", "--state", state).stdout) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls"],
+        ["changes", "x"],
+        ["export", "image", "x"],
+        ["rm", "x"],
+        ["tag", "x", "y"],
+        ["mount", "x"],
+        ["unmount", "x"],
+        ["commit", "x", "y"],
+        ["create", "x"],
+    ],
+)
+def test_looking_makes_no_store(tmp_path: Path, arguments: list[str]) -> None:
+    result = called(*arguments, "--state", tmp_path / "s")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert f"there is no store at {tmp_path}/s" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
 class TestStore:
     def test_a_container_from_creation_to_removal(self, state: Path) -> None:
         _created(state)
         taken = called("create", "sample:1", "--name", "web", "--state", state)
         assert (taken.exit_code, taken.stdout) == (4, "")
         in_use = called("rm", "sample:1", "--state", state)
-        assert in_use.exit_code == 4
+        message = f"image {IMAGE.id[7:19]} is used by the container web: remove it first, or use --force"
+        assert (in_use.exit_code, in_use.stderr) == (4, f"streamer: {message}\n")
+        _created(state, "app")
+        message = f"image {IMAGE.id[7:19]} is used by the containers app, web: remove them first, or use --force"
+        assert called("rm", "sample:1", "--state", state).stderr == f"streamer: {message}\n"
+        assert called("rm", "app", "--state", state).exit_code == 0
         both = called("rm", "web", "nonsense", "sample:1", "--state", state)
         assert both.exit_code == 3
         assert both.stderr == "streamer: there is no container or image 'nonsense' in the store\n"
@@ -199,6 +247,17 @@ class TestDoctor:
         assert all(set(one) == {"group", "name", "ok", "needed", "follows"} for one in found)
         assert result.exit_code == (0 if all(one["ok"] for one in found if one["needed"]) else 1)
         assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(("user", "code"), [(0, 1), (1000, 0)])
+    def test_only_root_needs_overlays(
+        self, tmp_path: Path, user: int, code: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refused = (diagnosis.Finding("overlay", False, "No."), diagnosis.Finding("overlay-userxattr", False, "No."))
+        monkeypatch.setattr(diagnosis, "findings", lambda: refused)
+        monkeypatch.setattr(os, "geteuid", lambda: user)
+        result = called("doctor", "--state", tmp_path / "s")
+        assert result.exit_code == code
+        assert ("missing" in result.stdout) is bool(code)
 
     def test_counts_what_the_store_holds(self, sample: Path) -> None:
         shown = called("doctor", "--state", sample).stdout

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
 
@@ -34,7 +35,14 @@ def test_a_traceback_for_our_own_mistakes_only(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"), [(BrokenPipeError(), ""), (Interrupted(2), "streamer: interrupted\n")], ids=["pipe", "signal"]
+    ("error", "shown"),
+    [
+        (BrokenPipeError(), ""),
+        (Interrupted(signal.SIGINT), "streamer: interrupted\n"),
+        (Interrupted(signal.SIGTERM), "streamer: terminated\n"),
+        (KeyboardInterrupt(), "streamer: interrupted\n"),
+    ],
+    ids=["pipe", "SIGINT", "SIGTERM", "Ctrl-C"],
 )
 def test_no_failure_of_ours(error: BaseException, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     complain.complain(error)

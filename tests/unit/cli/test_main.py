@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from streamer import __version__
 from streamer.cli import exit as exits
-from streamer.cli import options
+from streamer.cli import help, options
 from streamer.cli.main import app
 
 runner = CliRunner()
@@ -41,18 +41,30 @@ def test_every_command_takes_state_and_store(command: str) -> None:
     assert "--store" in result.stdout
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_and_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = runner.invoke(app, [command, "--help"]).stdout
+    assert f"\n streamer {command}" in shown.rpartition("Example")[2]
+    assert all(f" {example}" in shown for example in help.EXAMPLES[command])
+    assert not any(text in shown for text in ("<bool>", "<str>", "<list", "|xz", "|oci"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing command (see `streamer --help`)"),
         (["nonsense"], "No such command 'nonsense'"),
         (["export"], "Missing argument 'KIND'"),
         (["export", "nonsense", "x"], "Invalid value for 'KIND': 'nonsense' is not one of 'layer', 'diff'"),
         (["export", "layer"], "Missing argument 'REF' (see `streamer export --help`)"),
         (["export", "container", "a", "b"], "cannot export 2 things as one container"),
-        (["export", "layer", "a", "--format", "docker-legacy"], "--format docker-legacy is for images"),
+        (["export", "layer", "a", "--format", "docker-legacy"], "--format is for saved images only"),
+        (["export", "layer", "a", "--format", "oci"], "--format is for saved images only"),
         (["export", "layer", "a", "--compression", "lz4"], "Invalid value for '--compression'"),
         (["export", "layer", "a", "--mtime", "-1"], "Invalid value for '--mtime'"),
+        (["export", "layer", "a", "--mtime", "yesterday"], "'yesterday' is not a number of seconds (see"),
+        (["export", "layer", "a", "--compresion", "x"], "No such option: --compresion. Did you mean '--compression'?"),
+        (["unmount", "/mnt"], "unmount takes the container's name or ID, not the directory"),
         (["export", "layer", "a", "--path", "", "--state", "/nonexistent/streamer"], "--path is empty"),
         (["ls", "nonsense"], "Invalid value for 'WHAT'"),
         (["ls", "--nonsense"], "No such option: --nonsense"),

@@ -25,6 +25,13 @@ BIG = 64 << 30
 """A sparse file so large that its export cannot end during a test."""
 
 
+_ENDED = {
+    signal.SIGINT: b"streamer: interrupted\n",
+    signal.SIGTERM: b"streamer: terminated\n",
+    signal.SIGHUP: b"streamer: interrupted\n",
+}
+
+
 def _created(state: Path, name: str = "web") -> Path:
     """A container with one file added; its upper directory."""
     result = run("create", "sample:1", "--name", name, "--state", state)
@@ -82,7 +89,7 @@ class TestImport:
         assert result.returncode == 5
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_a_signal_leaves_nothing(self, tmp_path: Path, number: int) -> None:
+    def test_a_signal_leaves_nothing(self, tmp_path: Path, number: signal.Signals) -> None:
         content = os.urandom(1 << 20)
         data = images.layer(images.file("big", content))
         with start(
@@ -95,7 +102,7 @@ class TestImport:
             process.send_signal(number)
             assert process.stdout is not None
             assert process.stderr is not None
-            assert (process.wait(20), process.stderr.read()) == (128 + number, b"streamer: interrupted\n")
+            assert (process.wait(20), process.stderr.read()) == (128 + number, _ENDED[number])
         assert _left(tmp_path / "s") == []
         assert os.listdir(tmp_path / "s" / "layers") == []
 
@@ -181,7 +188,7 @@ class TestExport:
             assert (process.wait(30), process.stderr.read()) == (141, b"")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_a_signal_leaves_no_file(self, state: Path, tmp_path: Path, number: int) -> None:
+    def test_a_signal_leaves_no_file(self, state: Path, tmp_path: Path, number: signal.Signals) -> None:
         _endless(state)
         (tmp_path / "out").mkdir()
         arguments = ["web", "--compression", "gzip", "-o", tmp_path / "out" / "d.tar.gz", "--state", state]
@@ -189,7 +196,7 @@ class TestExport:
             terminal.wait_for(b"/s")  # the rate: bytes flow
             process.send_signal(number)
             assert process.wait(30) == 128 + number
-            assert b"interrupted" in terminal.drain()
+            assert _ENDED[number].rstrip() in terminal.drain()
             assert b"\x1b[?25h" in terminal.shown.rpartition(b"\x1b[?25l")[2], "the cursor stays hidden"
         assert os.listdir(tmp_path / "out") == []
 
@@ -259,7 +266,7 @@ def test_serve(serving: tuple[subprocess.Popen[bytes], Path]) -> None:
     assert not address.exists()
 
 
-@pytest.mark.parametrize(("address", "code"), [("nonsense", 2), ("0.0.0.0:0", 2), ("unix:/nonexistent/sock", 4)])
+@pytest.mark.parametrize(("address", "code"), [("nonsense", 2), ("0.0.0.0:0", 2), ("unix:/nonexistent/sock", 3)])
 def test_serve_refuses(tmp_path: Path, address: str, code: int) -> None:
     result = run("serve", "--listen", address, "--state", tmp_path / "s")
     assert result.returncode == code
@@ -274,3 +281,25 @@ def test_the_environment_chooses_the_state(sample: Path, monkeypatch: pytest.Mon
         check=True,
     )
     assert IMAGE.id.encode() in result.stdout
+
+
+def test_a_misspelt_variable_is_named(sample: Path) -> None:
+    with start(
+        "ls", "--state", sample, environment={"STREAMER_MAX_EXPORT": "3", "STREAMER_PORT": "tcp://x"}
+    ) as process:
+        _, shown = process.communicate(timeout=30)
+    meant = b"STREAMER_MAX_EXPORT is not a setting and is ignored: did you mean STREAMER_MAX_EXPORTS?"
+    assert (process.returncode, shown) == (0, b"streamer: warning: " + meant + b"\n")
+
+
+def test_no_arguments_show_the_help() -> None:
+    result = run()
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"Usage: streamer" in result.stderr
+    assert b"Exit codes:" in result.stderr
+
+
+def test_a_legend_on_a_terminal(tmp_path: Path) -> None:
+    with Terminal() as terminal:
+        run("doctor", "--state", tmp_path / "s", stdout=terminal.slave)
+        assert b"missing: needed" in terminal.drain()

@@ -114,6 +114,34 @@ async def test_mount_change_unmount(own: bool, tmp_path: Path) -> None:
 
 @root
 @pytest.mark.root
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_mounted_container_in_use(own: bool, tmp_path: Path) -> None:
+    """Refused without a word of the store's own paths; by force it goes although somebody has a file open."""
+    target = tmp_path / "target"
+    target.mkdir()
+    async with LocalStore.open(tmp_path / "state") as store:
+        await take(store, MADE)
+        made = await store.create("a:1", "box")
+        place = await store.mount("box", None if own else target)
+        try:
+            with open(place / "etc/passwd", "rb") as used:
+                for refused in (store.unmount("box"), store.remove_container("box"), store.mount("box")):
+                    with pytest.raises(Conflict, match="container box is") as raised:
+                        await refused
+                    assert str(tmp_path / "state") not in str(raised.value)
+                    assert own or str(target) in str(raised.value)
+                await store.remove_container("box", force=True)
+                assert used.read() == b"root"
+        finally:
+            if str(place) in Path("/proc/self/mountinfo").read_text():
+                subprocess.run(["umount", "-l", place], check=True)
+        assert await store.containers() == []
+        assert not (tmp_path / "state/containers" / made.id).exists()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@root
+@pytest.mark.root
 async def test_mount_of_an_empty_image_and_a_bad_target(tmp_path: Path) -> None:
     async with LocalStore.open(tmp_path / "state") as store:
         await take(store, images.image(names=["empty:1"]))
@@ -133,13 +161,11 @@ async def test_commit(tmp_path: Path) -> None:
     async with LocalStore.open(tmp_path) as store:
         await take(store, MADE)
         await store.create("a:1", "box")
-        image = await store.commit(
-            "box", io.BytesIO(changes), "b", comment="why", author="me", config_changes={"Env": ["A=1"]}
-        )
+        image = await store.commit("box", io.BytesIO(changes), "b", comment="why", author="me")
         assert image.config.diff_ids == (*MADE.diff_ids, images.sha256(changes))
         assert [name.familiar for name in image.names] == ["b:latest"]
         value = image.config.value
-        assert value["config"] == {"Cmd": ["/bin/sh"], "Env": ["A=1"]}
+        assert value["config"] == {"Cmd": ["/bin/sh"]}
         assert value["history"][-1]["comment"] == "why"
         assert value["history"][-1]["author"] == "me"
         assert image.layers[-1].assemble is not None
@@ -238,6 +264,29 @@ async def test_a_layer_removed_during_assembly_is_noticed(tmp_path: Path) -> Non
             list(chunks)
         with pytest.raises(SourceChanged):
             list(stored.assemble())
+
+
+async def test_an_import_repairs_a_lost_layer(tmp_path: Path) -> None:
+    async with LocalStore.open(tmp_path) as store:
+        await take(store, MADE)
+        await store.create("a:1", "box")
+        for lost in ([0], [1], [0, 1]):
+            chains = images.chain_ids(MADE.diff_ids)
+            for number in lost:
+                (tmp_path / "layers" / chains[number][7:]).rename(tmp_path / f"lost-{number}-{len(lost)}")
+            broken = await store.image("a:1")
+            assert broken.layers[-1].guard is not None
+            with pytest.raises(SourceChanged):
+                broken.layers[-1].guard()
+            report = await store.import_archive(images.Bytes(images.pack(images.docker(MADE))))
+            assert (report.layers_new, report.layers_shared) == (len(lost), 2 - len(lost))
+            for found, data in zip((await store.image("a:1")).layers, MADE.layers, strict=True):
+                assert found.guard is not None
+                assert found.assemble is not None
+                found.guard()
+                assert b"".join(found.assemble()) == data
+        assert len(await store.layers()) == 2
+        assert os.listdir(tmp_path / "staging") == os.listdir(tmp_path / "trash") == []
 
 
 async def test_abandoned_assembly_leaves_no_descriptor(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What `--help` shows beside the signatures: examples, and no types where a name says more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperArgument, TyperCommand, TyperOption
+
+EXAMPLES = {
+    "ls": ("streamer ls", "streamer ls containers --json"),
+    "changes": ("streamer changes web",),
+    "export": (
+        "streamer export diff web -o web-diff.tar.zst --compression zstd",
+        "streamer export image busybox:latest | ssh host docker load",
+        "streamer export rootfs busybox:latest --path etc | tar -t",
+    ),
+    "import": (
+        "streamer import busybox.tar",
+        "docker save busybox | streamer import -",
+        "streamer import rootfs.tar.gz --name mine:1",
+    ),
+    "create": ("streamer create busybox:latest --name web",),
+    "mount": ("streamer mount web", "streamer mount web /mnt"),
+    "unmount": ("streamer unmount web",),
+    "commit": ('streamer commit web web:changed --message "New pages"',),
+    "tag": ("streamer tag busybox:latest mine:1",),
+    "rm": ("streamer rm web busybox:latest", "streamer rm --force web"),
+    "serve": ("streamer serve", "streamer serve --listen unix:/run/streamer.sock"),
+    "doctor": ("streamer doctor", "streamer doctor --json"),
+}
+
+
+def examples(name: str) -> str:
+    """The examples of a command, as the end of its `--help`."""
+    lines = EXAMPLES[name]
+    return "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+class Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return untyped(super().get_params(ctx))
+
+
+def untyped(parameters: list[Any]) -> list[Any]:
+    """The parameters without `<bool>` beside a flag and `<str>` or all choices, broken anywhere, beside an argument."""
+    for one in parameters:
+        if isinstance(one, TyperOption) and one.is_flag:
+            one.metavar = ""
+        elif isinstance(one, TyperArgument):
+            one.display_type_rich = _no_type  # type: ignore[method-assign]
+    return parameters
+
+
+def _no_type(ctx: Any) -> None:
+    return None
