@@ -93,15 +93,34 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
             raise Conflict(f"container {row.name} is mounted{_where(core, row)} already")
         # Noted first: a mount that no row knows of would survive the removal of what it shows.
         await _note(core, row, os.fsencode(place))
+        mounted = False
+
+        def attach() -> None:
+            nonlocal mounted
+            if target is not None:
+                _require_empty(place)
+            _attach(core, row, os.fsencode(place))
+            mounted = True
+
         try:
-            await to_thread.run_sync(_attach, core, row, os.fsencode(place), limiter=core.changes)
+            await to_thread.run_sync(attach, limiter=core.changes)
         except BaseException:
             with anyio.move_on_after(_UNDO, shield=True):
-                # Cancelled, the thread was waited for, and may have mounted it after all.
-                await to_thread.run_sync(_detach_if_attached, os.fsencode(place), limiter=core.changes)
+                if mounted:  # cancelled: the thread was waited for, and had mounted it
+                    await to_thread.run_sync(partial(detach, os.fsencode(place), lazy=True), limiter=core.changes)
                 await _note(core, row, None)
             raise
     return place
+
+
+def _require_empty(directory: Path) -> None:
+    """A mount hides what lies below it, so a mistyped directory must not be mounted over."""
+    try:
+        occupied = bool(os.listdir(directory))
+    except OSError:
+        return  # mounting says what is wrong with it
+    if occupied:
+        raise Conflict(f"directory {directory} is not empty: mounting there would hide what it holds")
 
 
 def _where(core: Core, row: ContainerRow) -> str:
@@ -109,11 +128,6 @@ def _where(core: Core, row: ContainerRow) -> str:
     if row.mounted is None or row.mounted == os.fsencode(records.merged(core, row)):
         return ""
     return f" at {os.fsdecode(row.mounted)}"
-
-
-def _detach_if_attached(target: bytes) -> None:
-    if attached(target):
-        detach(target, lazy=True)
 
 
 def _attach(core: Core, row: ContainerRow, target: bytes) -> None:

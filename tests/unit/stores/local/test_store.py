@@ -148,6 +148,11 @@ async def test_mount_of_an_empty_image_and_a_bad_target(tmp_path: Path) -> None:
         await store.create("empty:1", "box")
         with pytest.raises(NotFound):
             await store.mount("box", tmp_path / "missing")
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "file").write_text("hidden by a mount")
+        with pytest.raises(Conflict, match="is not empty"):
+            await store.mount("box", tmp_path / "full")
+        assert os.listdir(tmp_path / "full") == ["file"]
         assert (await store.container("box")).mounted is None
         place = await store.mount("box")
         try:
