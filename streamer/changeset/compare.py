@@ -1,4 +1,4 @@
-"""The changes between two trees, found by looking at both: Docker's ChangesDirs (facts C2-C7, C11).
+"""The changes between two trees, found by looking at both: go-archive's ChangesDirs.
 
 Content is never read. Two files differ if mode, owner, device number or `security.capability` do, or, for all but
 directories, size or mtime.
@@ -159,7 +159,7 @@ class _Comparison:
             level.olds = listing(self._old.current, path)
 
     def _above(self) -> Iterator[Change]:
-        """The directories above a change that were not listed yet (C7), topmost first."""
+        """The directories above a change that were not listed yet, topmost first."""
         first = len(self._levels)
         while not self._levels[first - 1].listed:
             first -= 1

@@ -29,7 +29,7 @@ _MARKS: Final = ("trusted.overlay.", "user.overlay.")
 def open_regular(node: Node) -> int:
     """A descriptor of the file's content, the caller's to close; the access time stays as it is where permitted.
 
-    Raises SourceChanged when something else has the name by now, or nothing (F22, F23): a node's header must never
+    Raises SourceChanged when something else has the name by now, or nothing: a node's header must never
     stand before another file's bytes.
     """
     if not stat.S_ISREG(node.stat.st_mode):

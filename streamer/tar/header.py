@@ -1,6 +1,6 @@
 """Header blocks, byte for byte as Go's archive/tar writes them for go-archive (`Profile.DOCKER`), or a richer PAX.
 
-Facts W1-W14 of Docker's writer hold: names of users are empty, a plain ustar header wherever everything fits it, else a
+What Docker's writer does holds: names of users are empty, a plain ustar header wherever everything fits it, else a
 PAX `x` member in front with its records sorted by key. POSIX.1-2017 pax, "ustar" and "pax Header Block"; the sparse
 records are GNU's format 1.0.
 """

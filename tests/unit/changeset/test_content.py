@@ -236,7 +236,7 @@ def test_xattrs_come_without_overlay_marks_and_unescaped(base: bytes, opened: Op
 
 @needs_root
 def test_more_xattrs_than_the_kernel_lists(opened: Open) -> None:
-    """F40: tmpfs takes more names than listxattr can tell; leaving them out silently would be wrong."""
+    """Tmpfs takes more names than listxattr can tell; leaving them out silently would be wrong."""
     path = Path("/dev/shm") / f"streamer-xattrs-{os.getpid()}"
     path.mkdir()
     try:

@@ -11,7 +11,7 @@ from streamer.changeset import globs
 from streamer.changeset.patterns import Patterns, Selection
 from streamer.errors import InvalidRequest
 
-# What moby's patternmatcher says (its own table of cases, and facts 1.9 and cases.md).
+# What moby's patternmatcher says (its own table of cases).
 SINGLE = [
     ("**", "file", True),
     ("**", "file/", True),
