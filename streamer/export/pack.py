@@ -1,7 +1,7 @@
 """From files to archive members: the one place that knows both a changeset's nodes and a tar's entries.
 
-Rules as in go-archive's Tar and ExportChanges, except where it would lose data silently: a file that cannot be read ends
-the export with an error, and whiteouts found by comparing two trees carry time 0 instead of "now".
+Rules as in go-archive's Tar and ExportChanges, except where it would lose data silently: a file that cannot be read
+ends the export with an error, and whiteouts found by comparing two trees carry time 0 instead of "now".
 """
 
 from __future__ import annotations
