@@ -148,14 +148,14 @@ def _members(saved: Sequence[Saved], session: Session) -> Iterator[Member]:
     for item in saved:
         session.check()
         session.report.entries += 1
-        yield item.entry, _content(item, session)
+        yield item.entry, _content(item)
     for item in saved:
         if item.layer is not None and item.layer.guard is not None:
             item.layer.guard()
 
 
-def _content(item: Saved, session: Session) -> Content:
+def _content(item: Saved) -> Content:
     if item.layer is None:
         return item.data
     layer = item.layer
-    return verified(assembled(layer, session), f"layer {digests.short(layer.diff_id)}", layer.size, layer.diff_id)
+    return verified(assembled(layer), f"layer {digests.short(layer.diff_id)}", layer.size, layer.diff_id)

@@ -8,7 +8,7 @@ from functools import partial
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.diff import archived
-from streamer.export.plan import ExportPlan, Kind, Options, Session
+from streamer.export.plan import ExportPlan, Kind, Options
 from streamer.oci import digest as digests
 from streamer.stores.base import Layer
 
@@ -23,7 +23,7 @@ def plan_layer(layer: Layer, options: Options) -> ExportPlan:
             kind=Kind.LAYER,
             title=title,
             basename=basename,
-            chunks=partial(assembled, layer),
+            chunks=lambda _session: assembled(layer),
             compression=options.compression,
             size=layer.size,
             digest=layer.diff_id,
@@ -38,12 +38,10 @@ def plan_layer(layer: Layer, options: Options) -> ExportPlan:
     )
 
 
-def assembled(layer: Layer, session: Session) -> Iterator[bytes]:
+def assembled(layer: Layer) -> Iterator[bytes]:
     """The layer's original tar, ended by the store's end check."""
     assert layer.assemble is not None
     with closing(layer.assemble()) as chunks:
-        for chunk in chunks:
-            session.check()
-            yield chunk
+        yield from chunks
     if layer.guard is not None:
         layer.guard()

@@ -53,10 +53,7 @@ def headers(plan: ExportPlan) -> dict[str, str]:
 
 def head(plan: ExportPlan) -> web.StreamResponse:
     """The answer to HEAD: nothing is mounted or read."""
-    answer = web.Response(headers=headers(plan))
-    if plan.length is None:
-        answer.headers.popall(hdrs.CONTENT_LENGTH, None)
-    return answer
+    return web.Response(headers=headers(plan))
 
 
 async def stream(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
