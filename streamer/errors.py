@@ -95,6 +95,12 @@ class StoreDamaged(StreamerError):
     code = "store_damaged"
 
 
+class EngineUnreachable(StreamerError):
+    """An engine that must do something (pause a container, say what it keeps) does not answer."""
+
+    code = "engine_unreachable"
+
+
 class MountFailed(StreamerError):
     """An overlay could not be mounted; the message carries the kernel's own words where it has any."""
 

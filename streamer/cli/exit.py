@@ -29,6 +29,7 @@ CODES = MappingProxyType(
         "not_permitted": 8,
         "unsupported": 9,
         "busy": 10,
+        "engine_unreachable": 10,
         "draining": 10,
         "stalled": 10,
         "consumer_gone": BROKEN_PIPE,
@@ -47,7 +48,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy or shutting down: try again later"),
+    (10, "busy, shutting down, or an engine that does not answer: try again later"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from streamer.cli.complain import printable
+from streamer.cli.complain import printable, say
 from streamer.cli.emit import emit
 from streamer.cli.options import ContainerName, FromStore, Json, State, Stores
 from streamer.cli.running import work
@@ -35,7 +35,7 @@ _COLUMNS = {
             "IMAGE", lambda one: one["image_name"] or one["image"], lambda one: one["image_name"] or short(one["image"])
         ),
         Column("CREATED", lambda one: one["created"], lambda one: moment(one["created"])),
-        Column("MOUNTED", lambda one: "yes" if one["mounted"] else "no"),
+        Column("STATUS", lambda one: one["status"] or "-"),
         Column("STORE", lambda one: one["store"]),
     ),
     "layers": (
@@ -71,7 +71,13 @@ def ls(
     async def command(service: Service) -> list[dict[str, Any]]:
         return await _records(service, what, from_store)
 
-    records: Sequence[Record] = work(context, state, store, command)
+    listed = work(context, state, store, command)
+    records: Sequence[Record] = listed
+    if not as_json:
+        records = [one for one in listed if "error" not in one]
+        for one in listed:
+            if "error" in one:
+                say(f"warning: {_damaged(what, one)}: {one['error']['detail']}")
     if what == "images" and not as_json:
         # A line for each name, as every engine has it.
         records = [{**one, "name": name} for one in records for name in one["names"] or [""]]
@@ -81,14 +87,25 @@ def ls(
 async def _records(service: Service, what: str, name: str | None) -> list[dict[str, Any]]:
     from streamer.web import listing
 
-    stores = service.catalog.stores(name)
+    catalog = service.catalog
     if what == "stores":
-        return [listing.store_value(each) for each in stores]
+        return [listing.store_value(each) for each in catalog.stores(name)]
     if what == "images":
-        return [listing.image_value(one) for each in stores for one in await each.images()]
+        images = await catalog.images(name)
+        return [*map(listing.image_value, images), *map(listing.damaged_value, images.damaged)]
     if what == "containers":
-        return [listing.container_value(one) for each in stores for one in await each.containers()]
-    return [listing.layer_value(one) for each in stores for one in await each.layers()]
+        containers = await catalog.containers(name)
+        return [*map(listing.container_value, containers), *map(listing.damaged_value, containers.damaged)]
+    layers = await catalog.layers(name)
+    return [*map(listing.layer_value, layers), *map(listing.damaged_value, layers.damaged)]
+
+
+def _damaged(what: str, one: Record) -> str:
+    """What could not be listed, for a person."""
+    if not one["id"]:
+        return f"store {one['store']} cannot be read"
+    name = one["names"][0] if one["names"] else short(one["id"]) if ":" in one["id"] else one["id"][:12]
+    return f"{what.removesuffix('s')} {name} of store {one['store']} cannot be read"
 
 
 def changes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 from streamer import drivers
@@ -13,7 +14,7 @@ from streamer.export.pack import Packer
 from streamer.export.plan import ExportPlan, Kind, Options, Session
 from streamer.mounts.mount import Snapshot
 from streamer.oci import digest as digests
-from streamer.stores.base import Container, Guard, Image
+from streamer.stores.base import Container, Guard, Hold, Image
 from streamer.tar.entry import Member
 from streamer.tar.writer import archive
 
@@ -26,7 +27,7 @@ def plan_container(container: Container, options: Options) -> ExportPlan:
         title=f"container {container.name} ({container.id[:12]}) of store {container.store}",
         basename=basename(container.name),
         # A container may change: its file system is mounted afresh for this stream, and never shared.
-        chunks=partial(_chunks, container.snapshot, container.guard, options, True),
+        chunks=partial(_chunks, container.held, container.guard, options, True),
         compression=options.compression,
     )
 
@@ -34,35 +35,40 @@ def plan_container(container: Container, options: Options) -> ExportPlan:
 def plan_rootfs(image: Image, name: str, options: Options) -> ExportPlan:
     """The image's layers flattened into one file system."""
     subtree.selection(options)
-    snapshot = image.layers[-1].snapshot if image.layers else None
+    top = image.layers[-1] if image.layers else None
+    if top is not None and top.hold is None:
+        top.held()  # says so now if the store keeps no file system
     return ExportPlan(
         kind=Kind.ROOTFS,
         title=f"root file system of image {name} ({digests.short(image.id)}) of store {image.store}",
         basename=basename(name) + "-rootfs",
         # The topmost layer's end check covers all below it.
-        chunks=partial(_chunks, snapshot, image.layers[-1].guard if image.layers else None, options, False),
+        chunks=partial(_chunks, top.held if top else None, top.guard if top else None, options, False),
         compression=options.compression,
     )
 
 
-def _chunks(
-    snapshot: Snapshot | None, guard: Guard | None, options: Options, live: bool, session: Session
-) -> Iterator[bytes]:
-    if snapshot is None:  # an image without layers: an archive without entries
+def _chunks(held: Hold | None, guard: Guard | None, options: Options, live: bool, session: Session) -> Iterator[bytes]:
+    if held is None:  # an image without layers: an archive without entries
         yield from archive(iter(()), options.profile)
         return
-    (mount,) = drivers.of(snapshot).mounts(snapshot)
     with (
-        session.mounts.lease(mount, shared=not live) as root,
+        held() as (snapshot, _),
+        _leased(snapshot, live, session) as root,
         closing(archive(_members(root, snapshot, guard, options, live, session), options.profile)) as chunks,
     ):
         yield from chunks
 
 
+def _leased(snapshot: Snapshot, live: bool, session: Session) -> AbstractContextManager[int]:
+    (mount,) = drivers.of(snapshot).mounts(snapshot)
+    return session.mounts.lease(mount, shared=not live)
+
+
 def _members(
     root: int, snapshot: Snapshot, guard: Guard | None, options: Options, live: bool, session: Session
 ) -> Iterator[Member]:
-    packer = Packer(options, session, owner=snapshot.owner, live=live)
+    packer = Packer(options, session, ids=snapshot.ids, live=live)
     with closing(packer.tree(subtree.nodes(root, options, session, live=live))) as members:
         yield from members
     if guard is not None:

@@ -26,7 +26,7 @@ from streamer.export.plan import ExportPlan, Options, Session
 from streamer.export.plan import Kind as ExportKind
 from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
-from streamer.stores.base import Container, Guard
+from streamer.stores.base import Container, Guard, Hold
 from streamer.tar.entry import Member
 from streamer.tar.writer import archive
 
@@ -38,7 +38,7 @@ def plan_diff(container: Container, options: Options) -> ExportPlan:
         kind=ExportKind.DIFF,
         title=f"changes of container {container.name} ({container.id[:12]}) of store {container.store}",
         basename=basename(container.name) + "-diff",
-        chunks=partial(archived, container.snapshot, container.parent, container.guard, options),
+        chunks=partial(archived, container.held, container.guard, options),
         compression=options.compression,
     )
 
@@ -60,7 +60,10 @@ def _listed(container: Container, session: Session) -> Iterator[bytes]:
     lines: list[bytes] = []
     waiting = 0
     opening = b"["
-    with changes(session.mounts, container.snapshot, container.parent) as found:
+    with (
+        container.held() as (snapshot, parent),
+        changes(session.mounts, snapshot, parent) as found,
+    ):
         for change in found:
             session.check()
             item = {"path": "/" + change.path.decode("utf-8", "replace"), "kind": change.kind.letter}
@@ -96,11 +99,10 @@ def changes(mounts: MountTable, snapshot: Snapshot, parent: Snapshot | None) -> 
             yield found
 
 
-def archived(
-    snapshot: Snapshot, parent: Snapshot | None, guard: Guard | None, options: Options, session: Session
-) -> Iterator[bytes]:
+def archived(held: Hold, guard: Guard | None, options: Options, session: Session) -> Iterator[bytes]:
     """The chunks of a changeset archive."""
     with (
+        held() as (snapshot, parent),
         changes(session.mounts, snapshot, parent) as found,
         closing(archive(_members(found, snapshot, guard, options, session), options.profile)) as chunks,
     ):
@@ -111,7 +113,7 @@ def _members(
     found: Iterator[Change], snapshot: Snapshot, guard: Guard | None, options: Options, session: Session
 ) -> Iterator[Member]:
     # Only a container's own directory is ever written.
-    packer = Packer(options, session, owner=snapshot.owner, live=snapshot.upper is not None)
+    packer = Packer(options, session, ids=snapshot.ids, live=snapshot.upper is not None)
     with closing(packer.changeset(subtree.narrowed(found, options))) as members:
         yield from members
     if options.path and not session.report.entries:

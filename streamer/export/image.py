@@ -73,12 +73,8 @@ async def _named(catalog: Catalog, name: str, store: str | None) -> list[tuple[r
     except InvalidReference:
         return [(None, await catalog.image(name, store))]
     if parsed.tag is None and parsed.digest is None:
-        found = [pair for each in catalog.stores(store) for pair in await each.named(parsed.repository)]
+        found = await catalog.named(name, store)
         if found:
-            holders = {image.store for _, image in found}
-            if len(holders) > 1:
-                await catalog.image(name, store)  # raises Ambiguous with the candidates, if `latest` is among them
-                raise InvalidRequest(f"{name!r} is in several stores; say which one is meant", parameter="store")
             return [*found]
         return [(None, await catalog.image(name, store))]
     image = await catalog.image(name, store)

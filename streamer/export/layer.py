@@ -28,12 +28,14 @@ def plan_layer(layer: Layer, options: Options) -> ExportPlan:
             size=layer.size,
             digest=layer.diff_id,
         )
+    if layer.hold is None:
+        layer.held()  # says so now if the store keeps no file system
     # The layer's own directory is, to those below it, what a container's upper is to its image.
     return ExportPlan(
         kind=Kind.LAYER,
         title=title,
         basename=basename,
-        chunks=partial(archived, layer.snapshot, layer.parent, layer.guard, options),
+        chunks=partial(archived, layer.held, layer.guard, options),
         compression=options.compression,
     )
 

@@ -15,6 +15,7 @@ from streamer.changeset.change import Change, Kind, Node
 from streamer.errors import SourceChanged, SourceFailed, Unsupported, shown
 from streamer.export.closing import closing
 from streamer.export.plan import Options, Session
+from streamer.mounts.mount import Ids
 from streamer.tar import entry as tar
 from streamer.tar.entry import Content, Entry, Member, Profile
 
@@ -37,12 +38,12 @@ class Packer:
     """Turns the nodes or changes of one archive into its members; remembers hard links while it does.
 
     `live` says that the source may be written meanwhile (a container): files may then vanish before their turn comes.
-    In layers nothing may, and something that did is a layer that is being removed. `owner` is the snapshot's.
+    In layers nothing may, and something that did is a layer that is being removed. `ids` is the snapshot's.
     """
 
-    def __init__(self, options: Options, session: Session, *, owner: tuple[int, int] | None = None, live: bool) -> None:
+    def __init__(self, options: Options, session: Session, *, ids: Ids | None = None, live: bool) -> None:
         self._session = session
-        self._owner = owner
+        self._numbers = ids
         self._live = live
         self._full = options.profile is Profile.FULL
         self._latest = None if options.mtime is None else options.mtime * 1_000_000_000
@@ -189,12 +190,9 @@ class Packer:
         return entry
 
     def _ids(self, status: os.stat_result) -> tuple[int, int]:
-        if self._owner is None:
+        if self._numbers is None:
             return status.st_uid, status.st_gid
-        return (
-            0 if status.st_uid == self._owner[0] else status.st_uid,
-            0 if status.st_gid == self._owner[1] else status.st_gid,
-        )
+        return self._numbers.inside(status.st_uid, status.st_gid)
 
     def _mtime(self, status: os.stat_result) -> int:
         return status.st_mtime_ns if self._latest is None else min(status.st_mtime_ns, self._latest)

@@ -9,55 +9,119 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from streamer.errors import StreamerError, Unsupported
 from streamer.mounts.mount import Snapshot
+from streamer.oci import digest as digests
 from streamer.oci.config import Config
+from streamer.oci.descriptor import Descriptor
 from streamer.oci.reference import Reference
 from streamer.tar.source import Limits, Source
 
 Guard: TypeAlias = Callable[[], None]
+Pair: TypeAlias = tuple[Snapshot, Snapshot | None]
+"""What is to be read, and what lies below it (None: nothing)."""
+Hold: TypeAlias = Callable[[], AbstractContextManager[Pair]]
+"""Entered in an export's own thread: asks the engine to keep a file system for as long as the block is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A layer as it came from a registry, still kept by the store: `read` gives the bytes that `descriptor` names, in
+    chunks of at most 1 MiB, synchronously; whether they have the digest is for the reader to check."""
+
+    descriptor: Descriptor
+    read: Callable[[], Iterator[bytes]] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One read-only layer. `size` is the length of its tar in bytes, None where it cannot be known without making it.
 
-    `snapshot` shows the layer with everything below it, `parent` what is below it (None for a base layer).
-    `assemble`, where the store kept tar-split data, gives the original tar byte for byte: chunks of 256 KiB and more,
-    synchronously, without any mount; it raises SourceChanged if a file no longer is what it was. Whether the whole has
-    its digest is for the reader to check: bytes are hashed once.
+    `snapshot` shows the layer with everything below it, `parent` what is below it (None for a base layer); None where
+    only `hold` can tell, or where the store keeps no file system at all (see `held`).
+    `assemble`, where the store can, gives the original tar byte for byte (from tar-split data, or a blob decompressed):
+    chunks of 256 KiB and more, synchronously, without any mount; it raises SourceChanged if a file no longer is what it
+    was. Whether the whole has its digest is for the reader to check: bytes are hashed once.
     """
 
     store: str
     diff_id: str
     chain_id: str
-    snapshot: Snapshot
+    snapshot: Snapshot | None = None
     parent: Snapshot | None = None
     size: int | None = None
     assemble: Callable[[], Iterator[bytes]] | None = field(default=None, compare=False, repr=False)
     guard: Guard | None = field(default=None, compare=False, repr=False)
+    hold: Hold | None = field(default=None, compare=False, repr=False)
+    blob: Blob | None = field(default=None, compare=False, repr=False)
+
+    def held(self) -> AbstractContextManager[Pair]:
+        """The layer's file system and the one below it, kept while the block is open; Unsupported if there is none."""
+        if self.hold is not None:
+            return self.hold()
+        if self.snapshot is None:
+            raise Unsupported(
+                f"layer {digests.short(self.diff_id)} of store {self.store} is not unpacked: only its tar can be given"
+            )
+        return nullcontext((self.snapshot, self.parent))
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image: `names` in no particular order, `layers` base first."""
+    """One image: `names` (each with a tag) in no particular order, `layers` base first.
+
+    `manifest` is the document as it came (an OCI or Docker manifest, not an index), where every blob that it names is
+    still kept (`Layer.blob`), so that the image can be saved as it was pulled; None otherwise.
+    """
 
     store: str
     config: Config
     names: tuple[Reference, ...]
     layers: tuple[Layer, ...]
+    manifest: bytes | None = field(default=None, repr=False)
 
     @property
     def id(self) -> str:
         return self.config.id
 
 
+class Freezer(Protocol):
+    """Pauses one container, through its engine only. Synchronous, called in an export's own thread.
+
+    EngineUnreachable where the engine does not answer; Conflict where it refuses.
+    """
+
+    def pause(self) -> bool:
+        """Pauses; False if there was nothing to do: paused already (then it stays so), or not running."""
+        ...
+
+    def resume(self) -> None:
+        """Resumes; nothing to do is fine (stopped or removed meanwhile, resumed by somebody)."""
+        ...
+
+    def still(self) -> bool:
+        """Whether nothing of the container runs now: paused, or not running."""
+        ...
+
+    @property
+    def resume_command(self) -> tuple[str, ...]:
+        """A program and its arguments that do what `resume` does, for when this process is killed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container. `snapshot` is what it sees, `parent` its image's file system (None for an empty image)."""
+    """One container. `snapshot` is what it sees, `parent` its image's file system (None for an empty image); both are
+    to be read within `held`.
+
+    `status` is the engine's word: created, running, paused, exited …; empty where no engine runs the containers.
+    `mounted` is where the embedded store has it mounted. `freezer` is None where no engine could pause it.
+    """
 
     store: str
     id: str
@@ -68,12 +132,47 @@ class Container:
     snapshot: Snapshot
     parent: Snapshot | None
     mounted: str | None = None
+    status: str = ""
     guard: Guard | None = field(default=None, compare=False, repr=False)
+    hold: Hold | None = field(default=None, compare=False, repr=False)
+    freezer: Freezer | None = field(default=None, compare=False, repr=False)
+
+    def held(self) -> AbstractContextManager[Pair]:
+        """The container's file system and its image's, kept while the block is open."""
+        return self.hold() if self.hold is not None else nullcontext((self.snapshot, self.parent))
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Something that a listing could not read: a whole store (`id` empty), or one image, container or layer of it."""
+
+    store: str
+    id: str
+    names: tuple[str, ...]
+    error: StreamerError
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """What is there, and what is there but cannot be read: one broken image hides no other."""
+
+    items: tuple[T, ...]
+    damaged: tuple[Damaged, ...] = ()
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 class Store(Protocol):
     """Finds things. Every method raises NotFound, Ambiguous (with candidates) or InvalidReference for a bad reference,
-    and StoreDamaged naming the file where the store's own files are wrong."""
+    StoreDamaged naming the file where the store's own files are wrong, and EngineUnreachable where only an engine could
+    tell and does not answer. Listings hold what is damaged beside what is not."""
 
     @property
     def name(self) -> str: ...
@@ -83,11 +182,11 @@ class Store(Protocol):
         """As `--store` takes it: `local:/var/lib/streamer`."""
         ...
 
-    async def images(self) -> list[Image]: ...
+    async def images(self) -> Listing[Image]: ...
 
-    async def containers(self) -> list[Container]: ...
+    async def containers(self) -> Listing[Container]: ...
 
-    async def layers(self) -> list[Layer]: ...
+    async def layers(self) -> Listing[Layer]: ...
 
     async def image(self, reference: str) -> Image:
         """By name (without tag: `latest`), full ID, or a unique prefix of an ID."""

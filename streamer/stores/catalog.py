@@ -1,12 +1,17 @@
-"""All stores of a node as one: look-ups across them, and the rule for what several of them answer to."""
+"""All stores of a node as one: look-ups across them, and the rule for what several of them answer to.
+
+One store that cannot be read keeps nobody from the others: a listing of all tells of it beside what the others hold,
+and a look-up fails for its sake only if no other store has what is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
-from streamer.errors import Ambiguous, InvalidRequest, NotFound
-from streamer.stores.base import Container, Image, Layer, Store
+from streamer.errors import Ambiguous, InvalidRequest, NotFound, StreamerError
+from streamer.oci.reference import Reference
+from streamer.stores.base import Container, Damaged, Image, Layer, Listing, Store
 
 T = TypeVar("T")
 
@@ -30,41 +35,92 @@ class Catalog:
             raise InvalidRequest(f"there is no store {name!r}; known stores: {known}", parameter="store")
         return [store]
 
+    async def images(self, store: str | None = None) -> Listing[Image]:
+        return await self._listed(store, lambda each: each.images())
+
+    async def containers(self, store: str | None = None) -> Listing[Container]:
+        return await self._listed(store, lambda each: each.containers())
+
+    async def layers(self, store: str | None = None) -> Listing[Layer]:
+        return await self._listed(store, lambda each: each.layers())
+
     async def image(self, reference: str, store: str | None = None) -> Image:
-        return await self._one(
-            f"image {reference!r}", store, lambda each: each.image(reference), lambda found: found.id
+        found = await self._asked(f"image {reference!r}", store, lambda each: each.image(reference))
+        return _only(f"image {reference!r}", {name: (image, [image.id]) for name, image in found.items()})
+
+    async def named(self, repository: str, store: str | None = None) -> list[tuple[Reference, Image]]:
+        """Every tag of a repository in the one store that has any, sorted by tag; empty if none has. Ambiguous."""
+
+        async def tags(each: Store) -> list[tuple[Reference, Image]]:
+            found = await each.named(repository)
+            if not found:
+                raise NotFound(f"there is no image {repository!r}")
+            return found
+
+        try:
+            found = await self._asked(f"image {repository!r}", store, tags)
+        except NotFound:
+            return []
+        return _only(
+            f"image {repository!r}",
+            {name: (pairs, sorted({image.id for _, image in pairs})) for name, pairs in found.items()},
         )
 
     async def container(self, reference: str, store: str | None = None) -> Container:
-        return await self._one(
-            f"container {reference!r}", store, lambda each: each.container(reference), lambda found: found.id
-        )
+        found = await self._asked(f"container {reference!r}", store, lambda each: each.container(reference))
+        return _only(f"container {reference!r}", {name: (each, [each.id]) for name, each in found.items()})
 
     async def layer(self, digest: str, store: str | None = None) -> Layer:
-        """A layer by diff ID or chain ID. The same layer in two stores is one answer: its bytes are its digest's."""
-        for each in self.stores(store):
-            try:
-                return await each.layer(digest)
-            except NotFound:
-                continue
-        raise NotFound(f"there is no layer {digest} in {self._where(store)}")
+        """A layer by diff ID or chain ID. The same layer in two stores is one answer, its bytes being its digest's: of
+        the first store that can give them as they came, else of the first."""
+        found = await self._asked(f"layer {digest}", store, lambda each: each.layer(digest))
+        if len({each.diff_id for each in found.values()}) > 1:
+            return _only(f"layer {digest!r}", {name: (each, [each.chain_id]) for name, each in found.items()})
+        layers = list(found.values())
+        return next((each for each in layers if each.assemble is not None), layers[0])
 
-    async def _one(
-        self, what: str, store: str | None, look_up: Callable[[Store], Awaitable[T]], identity: Callable[[T], str]
-    ) -> T:
-        found: list[tuple[str, T]] = []
+    async def _asked(self, what: str, store: str | None, look_up: Callable[[Store], Awaitable[T]]) -> dict[str, T]:
+        """What each store answers that knows of it: at least one answer, or the error why there is none."""
+        found: dict[str, T] = {}
+        failed: StreamerError | None = None
         for each in self.stores(store):
             try:
-                found.append((each.name, await look_up(each)))
+                found[each.name] = await look_up(each)
             except NotFound:
                 continue
+            except (InvalidRequest, Ambiguous):
+                raise
+            except StreamerError as error:
+                if failed is None:
+                    failed = error
         if not found:
-            raise NotFound(f"there is no {what} in {self._where(store)}")
-        if len(found) > 1:
-            candidates = [{"store": name, "id": identity(item)} for name, item in found]
-            names = ", ".join(name for name, _ in found)
-            raise Ambiguous(f"{what} is in several stores ({names}); say which one is meant", candidates=candidates)
-        return found[0][1]
+            raise failed or NotFound(f"there is no {what} in {self._where(store)}")
+        return found
+
+    async def _listed(self, store: str | None, look_up: Callable[[Store], Awaitable[Listing[T]]]) -> Listing[T]:
+        items: list[T] = []
+        damaged: list[Damaged] = []
+        for each in self.stores(store):
+            try:
+                found = await look_up(each)
+            except StreamerError as error:
+                if store is not None:
+                    raise
+                damaged.append(Damaged(each.name, "", (), error))
+                continue
+            items += found.items
+            damaged += found.damaged
+        return Listing(tuple(items), tuple(damaged))
 
     def _where(self, store: str | None) -> str:
         return f"store {store}" if store is not None else "any store" if len(self._stores) != 1 else "the store"
+
+
+def _only(what: str, found: Mapping[str, tuple[T, Iterable[str]]]) -> T:
+    """The one store's answer; Ambiguous, with every store's candidates, if several answer."""
+    if len(found) > 1:
+        candidates = [{"store": name, "id": identity} for name, (_, ids) in found.items() for identity in ids]
+        names = ", ".join(found)
+        raise Ambiguous(f"{what} is in several stores ({names}); say which one is meant", candidates=candidates)
+    ((answer, _),) = found.values()
+    return answer

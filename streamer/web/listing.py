@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from streamer.stores.base import Container, Image, Layer, Store
+from streamer.stores.base import Container, Damaged, Image, Layer, Store
 from streamer.web.site import SITE
 
 
@@ -15,22 +15,18 @@ async def stores(request: web.Request, _values: dict[str, Any]) -> web.Response:
 
 
 async def images(request: web.Request, values: dict[str, Any]) -> web.Response:
-    found = [image for store in _stores(request, values) for image in await store.images()]
-    return web.json_response([image_value(image) for image in found])
+    found = await request.app[SITE].catalog.images(values.get("store"))
+    return web.json_response([*map(image_value, found), *map(damaged_value, found.damaged)])
 
 
 async def containers(request: web.Request, values: dict[str, Any]) -> web.Response:
-    found = [container for store in _stores(request, values) for container in await store.containers()]
-    return web.json_response([container_value(container) for container in found])
+    found = await request.app[SITE].catalog.containers(values.get("store"))
+    return web.json_response([*map(container_value, found), *map(damaged_value, found.damaged)])
 
 
 async def layers(request: web.Request, values: dict[str, Any]) -> web.Response:
-    found = [layer for store in _stores(request, values) for layer in await store.layers()]
-    return web.json_response([layer_value(layer) for layer in found])
-
-
-def _stores(request: web.Request, values: dict[str, Any]) -> list[Store]:
-    return request.app[SITE].catalog.stores(values.get("store"))
+    found = await request.app[SITE].catalog.layers(values.get("store"))
+    return web.json_response([*map(layer_value, found), *map(damaged_value, found.damaged)])
 
 
 def store_value(store: Store) -> dict[str, Any]:
@@ -60,7 +56,17 @@ def container_value(container: Container) -> dict[str, Any]:
         "image": container.image,
         "image_name": container.image_name,
         "created": container.created,
-        "mounted": container.mounted is not None,
+        "status": container.status or ("mounted" if container.mounted is not None else ""),
+    }
+
+
+def damaged_value(damaged: Damaged) -> dict[str, Any]:
+    """What is there but cannot be read, in a listing: told by its `error`. An empty `id` is the whole store."""
+    return {
+        "store": damaged.store,
+        "id": damaged.id,
+        "names": list(damaged.names),
+        "error": {"code": damaged.error.code, "detail": str(damaged.error)},
     }
 
 

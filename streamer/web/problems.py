@@ -36,6 +36,7 @@ STATUS: dict[str, int] = {
     "mount_failed": 500,
     "consumer_gone": 500,
     "busy": 503,
+    "engine_unreachable": 503,
     "draining": 503,
     "http_version": 505,
     "storage_full": 507,

@@ -1,13 +1,15 @@
 """What every store answers, whatever it keeps its layers in: the contract of `stores.base.Store`.
 
-A store joins by a factory in `STORES`: an async context manager that, given a scratch directory, yields a store that
-holds `IMAGES` and one container named `box` made from `shop/tool:1`, and a function that removes an image by ID.
+A store joins by a factory in `support/factories`: an async context manager that, given a scratch directory, yields a
+store that holds just `IMAGES` and one container named `box` made from `shop/tool:1` (none where a store has no
+containers), and a function that removes an image by ID.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -42,12 +44,17 @@ async def local(folder: Path) -> AsyncIterator[tuple[Store, Remove]]:
         yield store, lambda identity: store.remove_image(identity, force=True)
 
 
-STORES: dict[str, Factory] = {"local": local}
+STORES = ("local", "docker", "containers_storage", "containerd", "oci_layout")
 
 
 @pytest.fixture(params=STORES)
 def factory(request: pytest.FixtureRequest) -> Factory:
-    return STORES[request.param]
+    """`support.factories.<store>.factory(folder, request)` for each store but our own: real engines made them."""
+    name: str = request.param
+    if name == "local":
+        return local
+    module = importlib.import_module(f"support.factories.{name}")
+    return lambda folder: module.factory(folder, request)
 
 
 async def test_lists(factory: Factory, tmp_path: Path) -> None:
@@ -56,8 +63,8 @@ async def test_lists(factory: Factory, tmp_path: Path) -> None:
         assert {image.id for image in await store.images() if not image.names} == {BARE.id}
         chains = {chain for made in IMAGES for chain in images.chain_ids(made.diff_ids)}
         assert {layer.chain_id for layer in await store.layers()} == chains
-        assert [container.name for container in await store.containers()] == ["box"]
-        assert store.location.startswith(store.name + ":")
+        assert [container.name for container in await store.containers()] == ["box"][: len(await store.containers())]
+        assert ":" in store.location
 
 
 async def test_image_by_any_reference(factory: Factory, tmp_path: Path) -> None:
@@ -176,15 +183,20 @@ async def test_named(factory: Factory, tmp_path: Path) -> None:
 
 async def test_container(factory: Factory, tmp_path: Path) -> None:
     async with factory(tmp_path) as (store, _):
+        if not await store.containers():
+            pytest.skip("a store without containers")
         container = await store.container("box")
         assert container.image == TOOL.id
-        assert container.image_name == "shop/tool:1"
+        assert references.parse(container.image_name).familiar.removeprefix("localhost/") == "shop/tool:1"
         assert container.mounted is None
-        assert container.parent is not None
-        assert container.parent.upper is None
-        assert container.snapshot.upper is not None
         image = await store.image(TOOL.id)
-        assert container.parent == image.layers[-1].snapshot
+        with container.held() as (snapshot, parent), image.layers[-1].held() as (top, _):
+            assert parent is not None
+            assert parent.upper is None
+            assert snapshot.upper is not None
+            # An engine may lay something of its own between the image and the container.
+            assert parent.layers[-len(top.layers) :] == top.layers
+            assert snapshot.lowers == parent.layers or snapshot.driver == "directory"
         for text in (container.id, container.id[:12]):
             assert await store.container(text) == container
         assert container.guard is not None
@@ -196,11 +208,15 @@ async def test_layers(factory: Factory, tmp_path: Path) -> None:
         image = await store.image(TOOL.id)
         for number, (found, data) in enumerate(zip(image.layers, TOOL.layers, strict=True)):
             assert found.chain_id == images.chain_ids(TOOL.diff_ids)[number]
-            assert found.parent == (image.layers[number - 1].snapshot if number else None)
-            assert len(found.snapshot.layers) == number + 1
-            assert all(os.path.isdir(path) and os.path.isabs(path) for path in found.snapshot.layers)
-            assert await store.layer(found.diff_id) == found
+            assert (await store.layer(found.diff_id)).diff_id == found.diff_id
             assert await store.layer(found.chain_id) == found
+            if found.snapshot is not None or found.hold is not None:
+                with found.held() as (snapshot, parent):
+                    assert len(snapshot.layers) == (number + 1 if snapshot.driver == "overlay" else 1)
+                    assert (parent is not None) == bool(number)
+                    if parent is not None and snapshot.driver == "overlay":
+                        assert parent.layers == snapshot.layers[1:]
+                    assert all(os.path.isdir(path) and os.path.isabs(path) for path in snapshot.layers)
             if found.size is not None:
                 assert found.size == len(data)
 
@@ -223,11 +239,14 @@ async def test_snapshots_show_the_image(factory: Factory, tmp_path: Path) -> Non
         image = await store.image(TOOL.id)
         table = MountTable()
         for found, expected in zip(image.layers, [{"etc", "gone"}, {"etc", "tool"}], strict=True):
-            mount = Mount(found.snapshot.layers, found.snapshot.userxattr)
-            if not table.possible(mount):
-                pytest.skip("overlays cannot be mounted here")
-            with table.lease(mount) as root:
-                assert set(os.listdir(root)) == expected
+            if found.snapshot is None and found.hold is None:
+                pytest.skip("a store of packed layers only")
+            with found.held() as (snapshot, _):
+                mount = Mount(snapshot.layers, snapshot.userxattr)
+                if not table.possible(mount):
+                    pytest.skip("overlays cannot be mounted here")
+                with table.lease(mount) as root:
+                    assert set(os.listdir(root)) == expected
         table.close()
 
 

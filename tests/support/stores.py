@@ -8,7 +8,7 @@ from pathlib import Path
 from streamer.errors import NotFound
 from streamer.mounts.mount import Snapshot
 from streamer.oci.reference import Reference
-from streamer.stores.base import Container, Image, Layer
+from streamer.stores.base import Container, Image, Layer, Listing
 
 
 @dataclass
@@ -33,14 +33,14 @@ class DirectoryStore:
         self.kept.append(container)
         return container
 
-    async def containers(self) -> list[Container]:
-        return self.kept
+    async def containers(self) -> Listing[Container]:
+        return Listing(tuple(self.kept))
 
-    async def images(self) -> list[Image]:
-        return []
+    async def images(self) -> Listing[Image]:
+        return Listing(())
 
-    async def layers(self) -> list[Layer]:
-        return []
+    async def layers(self) -> Listing[Layer]:
+        return Listing(())
 
     async def named(self, repository: str) -> list[tuple[Reference, Image]]:
         return []

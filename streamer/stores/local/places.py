@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from streamer.changeset import descriptor
 from streamer.errors import InvalidArchive, LimitExceeded, StoreDamaged
+from streamer.stores.assembly import own_place
 from streamer.stores.local import state as states
 from streamer.tar import split
 
@@ -25,11 +26,6 @@ MAX_REPLACED = 100_000
 """Members of one layer that a later member of the same layer replaces: they are held in memory until it is unpacked."""
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def own_place(name: bytes) -> bytes:
-    """A member's name as a path relative to the layer's root."""
-    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
 
 
 class Keeper:

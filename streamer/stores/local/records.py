@@ -11,8 +11,9 @@ from streamer.mounts.attach import attached
 from streamer.mounts.mount import Snapshot
 from streamer.oci import config as configs
 from streamer.oci import digest as digests
+from streamer.stores.assembly import directory_guard
 from streamer.stores.base import Container, Guard, Image, Layer
-from streamer.stores.local.assemble import assembly, guard
+from streamer.stores.local.assemble import assembly
 from streamer.stores.local.catalog import ContainerRow, ImageRow, LayerRow
 from streamer.stores.local.core import Core
 
@@ -24,23 +25,23 @@ class Records:
         self._core = core
         self._layers: dict[str, tuple[bytes, Guard]] = {}
 
-    def images(self, rows: Sequence[ImageRow]) -> list[Image]:
-        return [self.image(row) for row in rows]
+    def images(self, rows: Sequence[ImageRow]) -> tuple[Image, ...]:
+        return tuple(self.image(row) for row in rows)
 
     def image(self, row: ImageRow) -> Image:
         stack = self._stack(row.layers)
         layers = tuple(self._layer(layer, stack[: depth + 1]) for depth, layer in enumerate(row.layers))
         return Image(self._core.name, configs.parse(row.data), row.names, layers)
 
-    def layers(self, stacks: Sequence[Sequence[LayerRow]]) -> list[Layer]:
-        return [self.layer(rows) for rows in stacks]
+    def layers(self, stacks: Sequence[Sequence[LayerRow]]) -> tuple[Layer, ...]:
+        return tuple(self.layer(rows) for rows in stacks)
 
     def layer(self, rows: Sequence[LayerRow]) -> Layer:
         """The topmost of these layers (base first)."""
         return self._layer(rows[-1], self._stack(rows))
 
-    def containers(self, rows: Sequence[ContainerRow]) -> list[Container]:
-        return [self.container(row) for row in rows]
+    def containers(self, rows: Sequence[ContainerRow]) -> tuple[Container, ...]:
+        return tuple(self.container(row) for row in rows)
 
     def container(self, row: ContainerRow) -> Container:
         stack = self._stack(row.layers)
@@ -55,7 +56,7 @@ class Records:
             snapshot=self._snapshot(stack, upper),
             parent=self._snapshot(stack) if stack else None,
             mounted=mount_point(row),
-            guard=partial(_all, (guard(upper, f"container {row.name}"), *(check for _, check in stack))),
+            guard=partial(_all, (directory_guard(upper, f"container {row.name}"), *(check for _, check in stack))),
         )
 
     def _stack(self, rows: Sequence[LayerRow]) -> tuple[tuple[bytes, Guard], ...]:
@@ -63,7 +64,7 @@ class Records:
         for row in rows:
             if row.chain not in self._layers:
                 diff = self._core.state.layer(row.chain) + b"/diff"
-                self._layers[row.chain] = diff, guard(diff, f"layer {digests.short(row.diff)}")
+                self._layers[row.chain] = diff, directory_guard(diff, f"layer {digests.short(row.diff)}")
         return tuple(self._layers[row.chain] for row in rows)
 
     def _layer(self, row: LayerRow, stack: tuple[tuple[bytes, Guard], ...]) -> Layer:
@@ -83,7 +84,7 @@ class Records:
         """Of these layers with that writable directory on top."""
         ownership = self._core.ownership
         return Snapshot(
-            "overlay", tuple(diff for diff, _ in reversed(stack)), upper, ownership.userxattr, ownership.owner
+            "overlay", tuple(diff for diff, _ in reversed(stack)), upper, ownership.userxattr, ownership.ids
         )
 
 

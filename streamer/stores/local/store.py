@@ -21,7 +21,7 @@ from streamer.errors import InvalidRequest, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
-from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, Layer
+from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, Layer, Listing
 from streamer.stores.local import catalog, containers, importing, lookup, removal, staging
 from streamer.stores.local import state as states
 from streamer.stores.local.core import Core
@@ -69,20 +69,20 @@ class LocalStore:
 
     # Finding
 
-    async def images(self) -> list[Image]:
+    async def images(self) -> Listing[Image]:
         async with self._core.database.read() as transaction:
             rows = await catalog.images(transaction)
-        return await self._answered(Records(self._core).images, rows)
+        return Listing(await self._answered(Records(self._core).images, rows))
 
-    async def containers(self) -> list[Container]:
+    async def containers(self) -> Listing[Container]:
         async with self._core.database.read() as transaction:
             rows = await catalog.containers(transaction)
-        return await self._answered(Records(self._core).containers, rows)
+        return Listing(await self._answered(Records(self._core).containers, rows))
 
-    async def layers(self) -> list[Layer]:
+    async def layers(self) -> Listing[Layer]:
         async with self._core.database.read() as transaction:
             stacks = await catalog.stacks(transaction)
-        return await self._answered(Records(self._core).layers, stacks)
+        return Listing(await self._answered(Records(self._core).layers, stacks))
 
     async def image(self, reference: str) -> Image:
         async with self._core.database.read() as transaction:

@@ -15,8 +15,10 @@ from typing import cast
 from streamer.changeset.apply import Applier, Whiteouts
 from streamer.changeset.layers import Layers
 from streamer.errors import shown
+from streamer.mounts.mount import Ids
+from streamer.stores.assembly import own_place
 from streamer.stores.local import state as states
-from streamer.stores.local.places import Keeper, own_place, refuse_unstored
+from streamer.stores.local.places import Keeper, refuse_unstored
 from streamer.stores.local.source import Digesting, Source
 from streamer.tar import entry as entries
 from streamer.tar import split
@@ -36,6 +38,11 @@ class Ownership:
     @property
     def userxattr(self) -> bool:
         return self.owner is not None
+
+    @property
+    def ids(self) -> Ids | None:
+        """Everything the ordinary user owns on disk is root's in a container."""
+        return None if self.owner is None else Ids(((0, self.owner[0], 1),), ((0, self.owner[1], 1),))
 
 
 @dataclass(frozen=True, slots=True)

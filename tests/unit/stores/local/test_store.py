@@ -453,6 +453,7 @@ async def test_ordinary_user(tmp_path: Path) -> None:
 import asyncio, hashlib, os, sys
 from pathlib import Path
 from streamer.errors import NotPermitted
+from streamer.mounts.mount import Ids
 from streamer.stores.local.store import LocalStore
 
 async def main(state, remove):
@@ -461,7 +462,8 @@ async def main(state, remove):
             await store.import_archive(archive)
         image = await store.image("a:1")
         for layer in image.layers:
-            assert layer.snapshot.owner == (None if os.getuid() == 0 else (12345, 12345)), layer.snapshot
+            expected = None if os.getuid() == 0 else Ids(((0, 12345, 1),), ((0, 12345, 1),))
+            assert layer.snapshot.ids == expected, layer.snapshot
             assert layer.snapshot.userxattr == (os.getuid() != 0)
             assert "sha256:" + hashlib.sha256(b"".join(layer.assemble())).hexdigest() == layer.diff_id
         await store.create("a:1", "box")
