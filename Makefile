@@ -8,7 +8,7 @@ ASYNC_OFF := ASYNC106,ASYNC109,ASYNC119,ASYNC124
 STREAMER_LISTEN ?= 127.0.0.1:8080
 export STREAMER_LISTEN
 
-.PHONY: run test unit lint types check clean
+.PHONY: run test unit lint types check stubs clean
 
 run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image and container
 	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"
@@ -29,6 +29,9 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint types test ## what CI runs
+
+stubs: $(VENV)/.dev ## containerd's API in Python, from the .proto files beside it
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. streamer/stores/containerd/api/*.proto
 
 $(VENV)/.run: requirements/run.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("streamer needs Python 3.11 or newer, this is " + sys.version.split()[0])'

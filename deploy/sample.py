@@ -19,7 +19,6 @@ from pathlib import Path
 import anyio
 
 from streamer.errors import NotFound, StreamerError
-from streamer.mounts.features import probe
 from streamer.service import serve, service
 from streamer.settings import load
 
@@ -32,7 +31,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--listen", required=True)
     arguments = parser.parse_args()
-    settings = load(state=arguments.state.absolute(), listen=arguments.listen, log_level="warning")
+    settings = load(state=arguments.state.absolute(), listen=arguments.listen, discover=False, log_level="warning")
     try:
         return anyio.run(run, settings)
     except StreamerError as error:
@@ -66,20 +65,12 @@ def announce(address: str, layer: str) -> None:
         ("its changes as a layer", f"{curl} {base}/v1/containers/{CONTAINER}/diff | tar -tv"),
         ("one layer, byte for byte", f"{curl} {base}/v1/layers/{layer}/archive | tar -tv"),
         ("the saved image", f"{curl} {base}/v1/images/{IMAGE}/archive | tar -tv"),
-    ]
-    mounted = [
         ("the whole container", f"{curl} {base}/v1/containers/{CONTAINER}/archive | tar -tv"),
         ("the same, compressed", f"{curl} '{base}/v1/containers/{CONTAINER}/archive?compression=zstd' -o demo.tar.zst"),
         ("the image's file system", f"{curl} {base}/v1/images/{IMAGE}/rootfs | tar -tv"),
     ]
-    possible = probe().way(userxattr=os.geteuid() != 0) is not None
-    for title, line in lines + (mounted if possible else []):
+    for title, line in lines:
         print(f"  # {title}\n  {line}\n")
-    if not possible:
-        print(
-            "Not possible here: whole containers and root file systems of several layers. They need overlay mounts,\n"
-            "which this user may not make; run as root (or with CAP_SYS_ADMIN) for them. `streamer doctor` says more.\n"
-        )
     print("Ctrl-C ends the server.", flush=True)
 
 

@@ -101,6 +101,12 @@ class EngineUnreachable(StreamerError):
     code = "engine_unreachable"
 
 
+class PauseExpired(StreamerError):
+    """A container was paused for an export for as long as allowed, and had to be resumed before all was read."""
+
+    code = "pause_expired"
+
+
 class MountFailed(StreamerError):
     """An overlay could not be mounted; the message carries the kernel's own words where it has any."""
 

@@ -13,17 +13,16 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
 
 from streamer import log as logs
-from streamer.errors import Draining, InvalidRequest, NotFound, NotPermitted
+from streamer.errors import Draining, NotFound
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.export.tasks import task_group
+from streamer.opening import opened_stores
 from streamer.settings import Settings
-from streamer.stores.base import Store
 from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
 from streamer.web.app import application
@@ -32,57 +31,51 @@ from streamer.web.site import Health, Site
 
 log = logs.logger("streamer.service")
 
-LOCAL = "local"
-
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything one process works with. `local` is the embedded store, the only one that can be written to."""
+    """Everything one process works with. `embedded` is the only store that can be written to; None if there is none."""
 
     settings: Settings
     catalog: Catalog
-    local: LocalStore
+    embedded: LocalStore | None
     exporter: Exporter
     background: Background
+
+    @property
+    def local(self) -> LocalStore:
+        """The embedded store; NotFound if there is none."""
+        if self.embedded is None:
+            raise NotFound(_no_store(self.settings))
+        return self.embedded
 
 
 @asynccontextmanager
 async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[Service]:
     """Stores, mounts and exports for one process; leaving the block ends every export and closes every store.
 
-    With `create=False` an embedded store that is not there is NotFound: a mistyped directory must not become a store.
+    With `create=False` an embedded store is not made: a mistyped directory must not become a store. NotFound if there
+    is no store at all, or one that was named is not there.
     """
-    name, state = _local(settings)
-    if not create:
-        try:
-            there = await anyio.Path(state, "streamer.db").exists()
-        except OSError as error:
-            raise NotPermitted(f"cannot look for a store at {state}: {error.strerror}") from error
-        if not there:
-            raise NotFound(f"there is no store at {state}; `streamer import` makes one")
-    async with LocalStore.open(state, name=name) as local:
-        stores: dict[str, Store] = {name: local}
+    async with opened_stores(settings, create=create) as stores:
+        if not stores:
+            raise NotFound(_no_store(settings))
+        embedded = next((each for each in stores.values() if isinstance(each, LocalStore)), None)
         async with (
-            exporter(limit=settings.max_exports, release_limit=settings.release_timeout) as exports,
+            exporter(
+                limit=settings.max_exports,
+                release_limit=settings.release_timeout,
+                pause_limit=settings.pause_limit,
+            ) as exports,
             background() as work,
         ):
-            yield Service(settings, Catalog(stores), local, exports, work)
+            yield Service(settings, Catalog(stores), embedded, exports, work)
 
 
-def _local(settings: Settings) -> tuple[str, Path]:
-    """Name and directory of the embedded store. Other kinds of store are named in the error until they are built."""
-    found = (LOCAL, settings.state)
-    for item in settings.stores:
-        name, equals, uri = item.partition("=")
-        kind, colon, location = uri.partition(":")
-        if not equals or not colon or not name or not location:
-            raise InvalidRequest(f"--store {item!r} is not NAME=KIND:LOCATION", parameter="store")
-        if kind != "local":
-            raise InvalidRequest(f"--store {item!r}: only stores of kind local are supported so far", parameter="store")
-        if len(settings.stores) > 1:
-            raise InvalidRequest("only one embedded store can be served at a time", parameter="store")
-        found = (name, Path(location))
-    return found
+def _no_store(settings: Settings) -> str:
+    if settings.stores:
+        return "there is no embedded store among those that --store names; --store NAME=local:DIR adds one"
+    return f"there is no store at {settings.state}; `streamer import` makes one"
 
 
 async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> int:
@@ -102,7 +95,7 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
             watching.start_soon(asked.listen, signals)
             site = Site(
                 catalog=opened.catalog,
-                local=opened.local,
+                local=opened.embedded,
                 exporter=opened.exporter,
                 background=opened.background,
                 health=health,

@@ -38,8 +38,11 @@ class Settings(BaseSettings):
 
     state: Path = Field(default_factory=_default_state, description="Where the embedded store lives.")
     stores: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Stores to serve, as NAME=KIND:LOCATION; with none, the embedded store at `state`."
+        (),
+        description="Stores to serve, as NAME=KIND:LOCATION; with none, the embedded store at `state` and those of the "
+        "engines found on this node.",
     )
+    discover: bool = Field(True, description="Whether engines on this node are looked for when no store is named.")
     listen: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:8080",), description="Addresses to listen on: HOST:PORT or unix:PATH."
     )
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
     upload_timeout: float = Field(60, gt=0, description="Seconds of silence after which an upload is broken off.")
     drain_timeout: float = Field(30, ge=0, description="Seconds that open exports may go on after SIGTERM.")
     release_timeout: float = Field(10, gt=0, description="Seconds that exports have to release what they hold.")
+    pause_limit: float = Field(
+        60, gt=0, le=86_400, description="Seconds that a container may stay paused for exports; then it is resumed."
+    )
     max_import_bytes: int = Field(256 * GiB, gt=0, description="Bytes that one import may unpack to.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["auto", "console", "json"] = Field(
@@ -95,6 +101,11 @@ def _wrong(error: Mapping[str, Any]) -> str:
         case "literal_error":
             return f"is not {limits['expected']}"
     return f"is wrong: {error['msg']}"
+
+
+def environment() -> Mapping[str, str]:
+    """What engines' own variables say about where they keep things (DOCKER_HOST, XDG_RUNTIME_DIR, …)."""
+    return dict(os.environ)
 
 
 def misspelt() -> dict[str, str]:

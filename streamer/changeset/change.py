@@ -28,12 +28,14 @@ class Node:
 
     `parent` is a directory descriptor opened by the walk and `name` the last component in it, so that content, link
     target and xattrs are read without any path string. The descriptor is valid only until the walk is advanced.
+    `data` is the file that has the content of this one, where an overlay copied up the attributes only (metacopy).
     """
 
     path: bytes
     name: bytes
     parent: int
     stat: os.stat_result
+    data: Node | None = None
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 from streamer.changeset.change import Node
@@ -23,7 +23,7 @@ _ZEROS: Final = bytes(BLOCK)
 _EXTENTS: Final = 1 << 16
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CAPABILITY: Final = "security.capability"
-_MARKS: Final = ("trusted.overlay.", "user.overlay.")
+_MARKS: Final = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")
 
 
 def open_regular(node: Node) -> int:
@@ -34,6 +34,8 @@ def open_regular(node: Node) -> int:
     """
     if not stat.S_ISREG(node.stat.st_mode):
         raise Unsupported(f"only regular files have content: {node.path!r}")
+    if node.data is not None:
+        return open_regular(node.data)
     try:
         try:
             fd = os.open(node.name, _READ | os.O_NOATIME, dir_fd=node.parent)
@@ -126,25 +128,34 @@ def capability(node: Node, fd: int | None = None) -> bytes | None:
 
 
 def attribute(node: Node, name: str, fd: int | None = None) -> bytes | None:
-    """One extended attribute by its whole name, raw, None without it.
+    """One extended attribute by its whole name, raw, None without it."""
+    return attributes(node, (name,), fd).get(name)
+
+
+def attributes(node: Node, names: Sequence[str], fd: int | None = None) -> dict[str, bytes]:
+    """Those of the extended attributes `names` that the node has, raw.
 
     Asks for the list of names first: for the usual file, which has none, that is one call without an exception (an
     ENODATA costs more than the whole call).
     """
     where, follow = _place(node, fd)
     try:
-        if name not in os.listxattr(where, follow_symlinks=follow):
-            return None
+        present = os.listxattr(where, follow_symlinks=follow)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
-            return None
-        if error.errno != errno.E2BIG:  # more names than listxattr can tell (tmpfs): ask for this one
+            return {}
+        if error.errno != errno.E2BIG:  # more names than listxattr can tell (tmpfs): ask for these
             raise _not_read(node, error) from None
-    return _value(node, where, name, follow)
+        present = list(names)
+    found = {}
+    for name in names:
+        if name in present and (value := _value(node, where, name, follow)) is not None:
+            found[name] = value
+    return found
 
 
 def xattrs(node: Node, fd: int | None = None) -> dict[bytes, bytes]:
-    """Every extended attribute, sorted by name, without the marks of overlayfs.
+    """Every extended attribute, sorted by name, without the marks of overlayfs and fuse-overlayfs.
 
     Marks that overlayfs escaped for an overlay inside an overlay (`trusted.overlay.overlay.X`) come out as what they
     stand for (`trusted.overlay.X`). More than the kernel can list (E2BIG) raises SourceFailed: nothing is left out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from streamer.errors import SourceChanged, SourceFailed, shown
+from streamer.errors import InvalidRequest, SourceChanged, SourceFailed, shown
 
 
 def quoted(path: bytes) -> str:
@@ -21,3 +21,8 @@ def reading_failed(path: bytes, error: OSError) -> SourceFailed:
 def changed(path: bytes, how: str) -> SourceChanged:
     """The error to raise when the source is not what it was a moment ago; `how` ends the sentence."""
     return SourceChanged(f"{quoted(path)} changed while it was read: {how}", member=shown(path))
+
+
+def name_too_long(path: bytes) -> InvalidRequest:
+    """The error for a path that was asked for and that no file system could have."""
+    return InvalidRequest(f"the path {quoted(path)} holds a name that is too long", parameter="path")

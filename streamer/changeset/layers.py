@@ -1,4 +1,4 @@
-"""Look-ups in a stack of overlay layer directories without mounting it, by the rules the kernel merges them with."""
+"""Look-ups by path in a stack of overlay layer directories without mounting it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Final
 
 from streamer.changeset.change import Node
 from streamer.changeset.content import link_target, open_regular, xattrs
-from streamer.changeset.descriptor import DIRECTORY, open_below
-from streamer.changeset.failures import quoted, reading_failed
+from streamer.changeset.failures import quoted
 from streamer.changeset.marks import Marks
-from streamer.errors import InvalidRequest, Unsupported
+from streamer.changeset.parts import Directory, Met
+from streamer.changeset.stack import Stack
+from streamer.errors import InvalidRequest
 
-_OPEN: Final = 128
 _REMEMBERED: Final = 1024
 _LINKS: Final = 40
 
@@ -30,6 +30,7 @@ class Found:
     layer: int
     stat: os.stat_result
     _layers: Layers
+    _met: Met | None
 
     def readlink(self) -> bytes:
         """The target of a symbolic link."""
@@ -40,27 +41,22 @@ class Found:
         return xattrs(self._layers.node(self))
 
     def open(self) -> int:
-        """A descriptor of a regular file's content, the caller's to close. Unsupported for a metacopy file."""
-        node = self._layers.node(self)
-        if self._layers.marks.metacopy(node):
-            raise Unsupported(f"the data of {quoted(self.path)} lies in another layer (metacopy): mount the layers")
-        return open_regular(node)
+        """A descriptor of a regular file's content, the caller's to close."""
+        return open_regular(self._layers.node(self))
 
 
 class Layers:
     """A read-only stack of layer directories, topmost first, that do not change while it is used.
 
-    The descriptors given stay the caller's. Those of directories inside are kept for the next look-up (128 at most)
-    until `close`. Not for several threads at once. A directory that was renamed (redirect_dir) is refused with
-    Unsupported naming it: only a mount follows that.
+    The descriptors given stay the caller's. Those of directories inside are kept for the next look-up (a bounded
+    number) until `close`. Not for several threads at once. What is renamed (redirect) or has its data elsewhere
+    (metacopy) is followed where only root can have marked it so, else refused with Unsupported naming it.
     """
 
-    def __init__(self, directories: Sequence[int], userxattr: bool = False) -> None:
-        self.marks = Marks(userxattr)
-        self._roots = tuple(directories)
-        self._open: OrderedDict[tuple[int, bytes], int] = OrderedDict()
-        self._live: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
-        self._all = tuple(range(len(self._roots)))
+    def __init__(self, directories: Sequence[int], userxattr: bool = False, *, fuse: bool = False) -> None:
+        self.marks = Marks(userxattr, fuse)
+        self.stack = Stack(directories, self.marks)
+        self._known: OrderedDict[bytes, Directory] = OrderedDict()
 
     def __enter__(self) -> Layers:
         return self
@@ -70,19 +66,17 @@ class Layers:
 
     def close(self) -> None:
         """Closes what was opened inside the layers."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        self.stack.close()
 
     def lookup(self, path: bytes) -> Found | None:
         """What lies at `path` (relative, links not followed, not even on the way), None if nothing does."""
         if not path:
-            return Found(b"", 0, os.fstat(self._roots[0]), self) if self._roots else None
+            root = self.stack.root
+            return Found(b"", 0, os.fstat(self.stack.descriptor(root[0], b"")), self, None) if root else None
         parent, _, name = path.rpartition(b"/")
-        for layer in self._contributing(parent):
-            node = self._stat(layer, parent, name, path)
-            if node is not None:
-                return None if self.marks.whiteout(node) else Found(path, layer, node.stat, self)
-        return None
+        directory = self._directory(parent)
+        met = self.stack.find(directory, name, path) if directory else None
+        return None if met is None else Found(path, met.part.layer, met.stat, self, met)
 
     def resolve(self, path: bytes, *, follow: bool = True) -> bytes | None:
         """`path` with every link followed as in a chroot (the last one only if `follow`); None if nothing is there.
@@ -116,68 +110,34 @@ class Layers:
 
     def node(self, found: Found) -> Node:
         """The thing found as a node, for the functions of `content`; valid until the next look-up."""
-        if not found.path:
-            return Node(b"", b".", self._roots[found.layer], found.stat)
-        parent, _, name = found.path.rpartition(b"/")
-        return Node(found.path, name, self._directory(found.layer, parent), found.stat)
+        if found._met is None:
+            return Node(b"", b".", self.stack.descriptor(self.stack.root[0], b""), found.stat)
+        parent = found.path.rpartition(b"/")[0]
+        return self.stack.whole(self._directory(parent), found._met, found.path)
 
-    def _contributing(self, path: bytes) -> tuple[int, ...]:
-        """The layers whose directories at `path` are merged, topmost first; none if the merged tree has no such one."""
-        known = path
-        rest: list[bytes] = []
-        while known and known not in self._live:
+    def _directory(self, path: bytes) -> Directory:
+        """The merged directory at a path; without parts if the merged tree has no directory there."""
+        known, rest = path, []
+        while known and known not in self._known:
             known, _, name = known.rpartition(b"/")
             rest.append(name)
-        live = self._all
+        here = self.stack.root
         if known:
-            live = self._live[known]
-            self._live.move_to_end(known)
-        while rest and live:
+            here = self._known[known]
+            self._known.move_to_end(known)
+        while rest and here:
             name = rest.pop()
-            live = self._merged(live, known, name)
-            known = known + b"/" + name if known else name
-            self._live[known] = live
-            if len(self._live) > _REMEMBERED:
-                self._live.popitem(last=False)
-        return live
+            inside = known + b"/" + name if known else name
+            here = self._inside(here, name, inside)
+            known = inside
+            self._known[known] = here
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return here
 
-    def _merged(self, live: tuple[int, ...], parent: bytes, name: bytes) -> tuple[int, ...]:
-        path = parent + b"/" + name if parent else name
-        merged: list[int] = []
-        for layer in live:
-            node = self._stat(layer, parent, name, path)
-            if node is None:
-                continue
-            if not stat.S_ISDIR(node.stat.st_mode):  # a whiteout, or a file that hides the directories below
-                break
-            if self.marks.redirect(node) is not None:
-                raise Unsupported(f"{quoted(path)} was renamed inside its overlay (redirect_dir): mount the layers")
-            merged.append(layer)
-            if self.marks.opaque(node):
-                break
-        return tuple(merged)
-
-    def _stat(self, layer: int, parent: bytes, name: bytes, path: bytes) -> Node | None:
-        fd = self._directory(layer, parent)
-        try:
-            return Node(path, name, fd, os.stat(name, dir_fd=fd, follow_symlinks=False))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise reading_failed(path, error) from None
-
-    def _directory(self, layer: int, path: bytes) -> int:
-        if not path:
-            return self._roots[layer]
-        fd = self._open.get((layer, path))
-        if fd is None:
-            try:
-                fd = open_below(self._roots[layer], path, DIRECTORY)
-            except OSError as error:
-                raise reading_failed(path, error) from None
-            self._open[layer, path] = fd
-            if len(self._open) > _OPEN:
-                os.close(self._open.popitem(last=False)[1])
-        else:
-            self._open.move_to_end((layer, path))
-        return fd
+    def _inside(self, here: Directory, name: bytes, path: bytes) -> Directory:
+        met = self.stack.find(here, name, path)
+        if met is None or not stat.S_ISDIR(met.stat.st_mode):
+            return ()
+        part = self.stack.entered(met, path)
+        return () if part is None else self.stack.merged(here, part, path)

@@ -11,38 +11,46 @@ from streamer.changeset.change import Change, Kind, Node
 from streamer.changeset.descriptor import DIRECTORY, open_below
 from streamer.changeset.failures import changed, quoted, reading_failed
 from streamer.changeset.layers import Layers
-from streamer.changeset.marks import Marks
+from streamer.changeset.marks import OPAQUE_FILE, WHITEOUT_PREFIX, Marks
+from streamer.changeset.merge import merge
 from streamer.changeset.walk import visit
 from streamer.errors import Unsupported
 
 
 def changes(
-    upper: int, *, parent: Layers | None, merged: int | None, userxattr: bool = False
+    upper: int, *, parent: Layers | None, merged: int | Layers | None, userxattr: bool = False, fuse: bool = False
 ) -> Generator[Change, None, None]:
     """The changes that `upper` makes to the layers below it, in the order of a walk, the root omitted.
 
     A whiteout gives a DELETE with the whiteout's own node; a directory that hides what was below it has `opaque`. ADD
     or MODIFY is told by looking the path up in `parent`; without one everything is a MODIFY. Names come from the raw
-    upper, but what has its data elsewhere is read through `merged`, a root descriptor of the mounted whole: the node of
-    a metacopy file is the merged one, and a renamed directory (redirect) comes as its whole merged subtree, new and
-    opaque at its new path. Where that is needed and `merged` is None, Unsupported names the path (raw, a metacopy file
-    would read as zeros). A node is valid until the generator is advanced. Descriptors given stay the caller's.
+    upper, but what has its data elsewhere is read through `merged`, the whole: a root descriptor of its mount, or its
+    layers. The node of a metacopy file is the merged one, and a renamed directory (redirect) comes as its whole merged
+    subtree, new and opaque at its new path. Where that is needed and `merged` is None, Unsupported names the path (raw,
+    a metacopy file would read as zeros). A node is valid until the generator is advanced. Descriptors given stay the
+    caller's.
+
+    With `fuse` the marks are those of fuse-overlayfs, which also makes new directories opaque and leaves whiteouts of
+    its own behind: a DELETE, and `opaque`, come only where `parent` has something to be hidden.
 
     Whiteouts are hard links of one another (st_nlink 2): never ask a DELETE for its links.
     """
-    reader = _Reader(Marks(userxattr), parent, merged)
+    reader = _Reader(Marks(userxattr, fuse), parent, merged)
     with closing(reader), closing(visit(upper, enters=reader.enters)) as nodes:
         for node in nodes:
             if node.path:
                 yield from reader.changes(node)
+            else:
+                reader.check_root(node)
 
 
 class _Reader:
-    def __init__(self, marks: Marks, parent: Layers | None, merged: int | None) -> None:
+    def __init__(self, marks: Marks, parent: Layers | None, merged: int | Layers | None) -> None:
         self._marks = marks
         self._parent = parent
         self._merged = merged
-        self._redirected: bytes | None = None
+        self._left_out: bytes | None = None
+        """The last directory that was not entered: renamed, or hidden by a file beside it."""
         self._directory: tuple[bytes, int] | None = None
         """The merged directory of the last metacopy file."""
 
@@ -51,27 +59,53 @@ class _Reader:
             os.close(self._directory[1])
             self._directory = None
 
+    def check_root(self, node: Node) -> None:
+        """Unsupported for a mark that fuse-overlayfs honours and that no changeset can say."""
+        if self._marks.fuse and self._marks.opaque(node):
+            raise Unsupported("everything below the root directory was deleted at once, which a layer cannot say")
+
     def enters(self, node: Node) -> bool:
         """Whether the raw directory is what the merged one is; told just before its node comes."""
-        if node.path and self._marks.redirect(node) is not None:
-            self._redirected = node.path
+        if node.path and (self._is_file_mark(node) or self._marks.redirect(node) is not None):
+            self._left_out = node.path
             return False
         return True
 
     def changes(self, node: Node) -> Iterator[Change]:
+        if self._is_file_mark(node):
+            return self._deleted_by_file(node)
         if stat.S_ISDIR(node.stat.st_mode):
-            if node.path == self._redirected:
+            if node.path == self._left_out:
                 return self._renamed(node)
-            return iter((Change(node.path, self._kind(node.path), node, self._marks.opaque(node)),))
+            opaque = self._marks.opaque(node) and (not self._marks.fuse or self._hides(node.path))
+            return iter((Change(node.path, self._kind(node.path), node, opaque),))
         if self._marks.whiteout(node):
-            return iter((Change(node.path, Kind.DELETE, node),))
+            return self._deleted(node.path, node)
         kind = self._kind(node.path)
         if stat.S_ISREG(node.stat.st_mode) and self._marks.metacopy(node):
             node = self._whole(node, self._needed(node.path, "has its data in a lower layer (metacopy)"))
-        elif node.stat.st_nlink > 1 and self._merged is not None:
+        elif node.stat.st_nlink > 1 and isinstance(self._merged, int):
             # Its other names may lie in a renamed directory: device and inode must be of the same view for all.
             node = self._whole(node, self._merged)
         return iter((Change(node.path, kind, node),))
+
+    def _is_file_mark(self, node: Node) -> bool:
+        """Whether fuse-overlayfs shows nothing under this name."""
+        return self._marks.fuse and (node.name.startswith(WHITEOUT_PREFIX) or self._marks.hidden_by_file(node))
+
+    def _deleted_by_file(self, node: Node) -> Iterator[Change]:
+        if not node.name.startswith(WHITEOUT_PREFIX) or node.name == OPAQUE_FILE:
+            return iter(())
+        directory, slash, name = node.path.rpartition(b"/")
+        name = name.removeprefix(WHITEOUT_PREFIX)
+        if name in (b"", b".", b".."):
+            return iter(())
+        return self._deleted(directory + slash + name, node)
+
+    def _deleted(self, path: bytes, node: Node) -> Iterator[Change]:
+        if self._marks.fuse and self._parent is not None and self._parent.lookup(path) is None:
+            return iter(())
+        return iter((Change(path, Kind.DELETE, node),))
 
     def _kind(self, path: bytes) -> Kind:
         return Kind.ADD if self._parent is not None and self._parent.lookup(path) is None else Kind.MODIFY
@@ -80,7 +114,8 @@ class _Reader:
         merged = self._needed(raw.path, "was renamed (redirect_dir)")
         opaque = self._hides(raw.path)
         kind = self._kind(raw.path)
-        with closing(visit(merged, start=raw.path)) as nodes:
+        subtree = visit(merged, start=raw.path) if isinstance(merged, int) else merge(merged.stack, start=raw.path)
+        with closing(subtree) as nodes:
             for node in nodes:
                 if node.path == raw.path:
                     yield Change(node.path, kind, node, opaque)
@@ -94,8 +129,13 @@ class _Reader:
         found = self._parent.lookup(path)
         return found is not None and stat.S_ISDIR(found.stat.st_mode)
 
-    def _whole(self, raw: Node, merged: int) -> Node:
+    def _whole(self, raw: Node, merged: int | Layers) -> Node:
         """The same file in the merged tree."""
+        if isinstance(merged, Layers):
+            found = merged.lookup(raw.path)
+            if found is None:
+                raise changed(raw.path, "it is not in the merged tree any more")
+            return merged.node(found)
         directory, _, name = raw.path.rpartition(b"/")
         try:
             if self._directory is None or self._directory[0] != directory:
@@ -109,7 +149,7 @@ class _Reader:
             raise reading_failed(raw.path, error) from None
         return Node(raw.path, name, fd, st)
 
-    def _needed(self, path: bytes, why: str) -> int:
+    def _needed(self, path: bytes, why: str) -> int | Layers:
         if self._merged is None:
-            raise Unsupported(f"{quoted(path)} {why}: it can only be read through a mount of all layers")
+            raise Unsupported(f"{quoted(path)} {why}: it can only be read together with all layers below")
         return self._merged

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from streamer.changeset.change import Node
 from streamer.changeset.descriptor import DIRECTORY, open_directory, open_in_root
-from streamer.changeset.failures import changed, quoted, reading_failed
+from streamer.changeset.failures import changed, name_too_long, quoted, reading_failed
 from streamer.changeset.trail import Trail
 from streamer.errors import InvalidRequest, NotFound
 
@@ -178,6 +178,8 @@ def _first(above: int, name: bytes, start: bytes) -> Node:
     except FileNotFoundError:
         raise NotFound(f"there is no {quoted(start)}") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise name_too_long(start) from None
         raise reading_failed(start, error) from None
 
 

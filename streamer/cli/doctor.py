@@ -17,7 +17,7 @@ from streamer.cli.exit import OK, UNEXPECTED, status
 from streamer.cli.options import Json, State, Stores
 from streamer.cli.running import on, settings
 from streamer.cli.table import size
-from streamer.errors import StreamerError
+from streamer.errors import NotFound, StreamerError
 
 if TYPE_CHECKING:
     from streamer.service import Service
@@ -64,13 +64,16 @@ def doctor(context: typer.Context, as_json: Json = False, state: State = None, s
 
     Exit code 0 if everything needed for core use works, else 1.
 
-    Mounting overlays is needed by root only: others can import and save images, and export layers and diffs, without.
+    Mounting overlays is needed for root's stores only: an ordinary user's own are read without, more slowly.
     """
     chosen = settings(context, state, store)
-    embedded, others = _stores(chosen)
-    found = [*_program(), *_kernel(), *_privileges(), *_state(embedded)]
-    if others or os.path.exists(embedded / "streamer.db"):  # opening an embedded store would make it
-        found += _opened(chosen)
+    embedded = _embedded(chosen)
+    found = [*_program(), *_kernel(), *_privileges()]
+    if embedded is not None:
+        found += _state(embedded)
+    found += _opened(chosen)
+    if chosen.discover and not chosen.stores:
+        found += _closed()
     if as_json:
         import json
 
@@ -121,11 +124,14 @@ def _effective() -> int:
     return 0
 
 
-def _stores(chosen: Settings) -> tuple[Path, bool]:
-    """The embedded store's directory, and whether there are stores of other kinds."""
-    kinds = [item.partition("=")[2].partition(":") for item in chosen.stores]
-    embedded = [location for kind, _, location in kinds if kind == "local"]
-    return Path(embedded[0] if embedded else chosen.state).absolute(), len(embedded) < len(kinds)
+def _embedded(chosen: Settings) -> Path | None:
+    """The embedded store's directory, None where only other stores are named."""
+    from streamer.stores import location
+
+    if not chosen.stores:
+        return chosen.state.absolute()
+    named = [location.parse(item) for item in chosen.stores]
+    return next((Path(each.place).absolute() for each in named if each.kind == location.LOCAL), None)
 
 
 def _state(path: Path) -> Iterator[Finding]:
@@ -174,19 +180,43 @@ def _file_system(path: Path) -> str:
 def _opened(chosen: Settings) -> Iterator[Finding]:
     """Every store opened, as any command would, and counted."""
 
-    async def command(service: Service) -> list[str]:
+    async def command(service: Service) -> list[Finding]:
         lines = []
         for each in service.catalog.stores():
-            images, containers, layers = await each.images(), await each.containers(), await each.layers()
+            # A store that was only found on the node is not needed for those that answer.
+            needed = each is service.embedded or bool(chosen.stores)
+            try:
+                images, containers, layers = await each.images(), await each.containers(), await each.layers()
+            except StreamerError as error:
+                follows = f"{each.name} ({each.location}) cannot be read: {error} (exit code {status(error)})."
+                lines.append(Finding("stores", "store", False, needed, follows))
+                continue
             counts = f"images {len(images)}, containers {len(containers)}, layers {len(layers)}"
-            lines.append(f"{each.name} ({each.location}) opens; {counts}.")
+            damaged = [*images.damaged, *containers.damaged, *layers.damaged]
+            follows = f"{each.name} ({each.location}) opens; {counts}" + (
+                f"; {len(damaged)} cannot be read, the first: {damaged[0].error}" if damaged else "."
+            )
+            lines.append(Finding("stores", "store", not damaged, needed, follows))
         return lines
 
     try:
-        for line in on(chosen, command):
-            yield Finding("stores", "store", True, True, line)
+        yield from on(chosen, command)
+    except NotFound:
+        if chosen.stores:
+            raise
     except StreamerError as error:
         yield Finding("stores", "store", False, True, f"It cannot be opened: {error} (exit code {status(error)}).")
+
+
+def _closed() -> Iterator[Finding]:
+    """Stores that are on this node and not served to this user."""
+    import anyio
+
+    from streamer.discovery import discover
+    from streamer.opening import node
+
+    for each, why in anyio.run(discover, node()).closed:
+        yield Finding("stores", "store", False, False, f"{each.name} ({each.text}) is not served: {why}.")
 
 
 def _print(found: Sequence[Finding]) -> None:

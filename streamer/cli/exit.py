@@ -21,6 +21,7 @@ CODES = MappingProxyType(
         "invalid_archive": 5,
         "digest_mismatch": 5,
         "limit_exceeded": 5,
+        "pause_expired": 5,
         "source_failed": 6,
         "source_changed": 6,
         "store_damaged": 6,

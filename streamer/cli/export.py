@@ -85,6 +85,15 @@ def export(
         ),
     ] = None,
     path: Annotated[str | None, typer.Option(metavar="PATH", help="Only this subtree.", show_default=False)] = None,
+    pause: Annotated[
+        bool | None,
+        typer.Option(
+            "--pause/--no-pause",
+            help="Of a container or diff: its engine pauses the container while it is read, so that no file is half "
+            "written. Volumes are not part of an export, and not paused.",
+            show_default=False,
+        ),
+    ] = None,
     format: Annotated[
         Format | None,
         typer.Option(
@@ -106,6 +115,8 @@ def export(
         raise InvalidRequest(f"cannot export {len(refs)} things as one {kind}: name one (only images can be several)")
     if kind != "image" and format is not None:
         raise InvalidRequest("--format is for saved images only", parameter="format")
+    if pause and kind not in ("container", "diff"):
+        raise InvalidRequest(f"--pause is for containers and their diffs: a {kind} never changes", parameter="pause")
     subtree = _path(path)
 
     async def command(service: Service) -> None:
@@ -120,6 +131,7 @@ def export(
             exclude=tuple(exclude or ()),
             mtime=mtime,
             path=subtree,
+            pause=bool(pause),
         )
         plan = await _plan(service, kind, refs, options, format or "oci", from_store)
         _tell(await _send(service, plan, output))

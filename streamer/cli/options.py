@@ -24,7 +24,9 @@ Stores: TypeAlias = Annotated[
     typer.Option(
         "--store",
         metavar="NAME=KIND:LOCATION",
-        help="A store to work with, instead of the one at --state; for example mine=local:/srv/store.",
+        help="A store to work with, instead of the one at --state and those of the engines found on this node; may be "
+        "repeated. KIND:LOCATION is local:DIR, docker:DATAROOT[+SOCKET], containers-storage:GRAPHROOT[+RUNROOT], "
+        "containerd:SOCKET or containerd:SOCKET#NAMESPACE, or oci-layout:DIR.",
         show_default=False,
         rich_help_panel="Stores",
     ),

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from streamer.drivers.base import Driver
 from streamer.drivers.directory import DirectoryDriver
+from streamer.drivers.fuse import FuseOverlayDriver
 from streamer.drivers.overlay import OverlayDriver
 from streamer.errors import Unsupported
 from streamer.mounts.mount import Snapshot
 
-_DRIVERS: dict[str, Driver] = {"overlay": OverlayDriver(), "directory": DirectoryDriver()}
+_DRIVERS: dict[str, Driver] = {
+    "overlay": OverlayDriver(),
+    "directory": DirectoryDriver(),
+    "fuse-overlay": FuseOverlayDriver(),
+}
 
 
 def of(snapshot: Snapshot) -> Driver:

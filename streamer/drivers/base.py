@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
-from streamer.changeset.change import Change
+from streamer.changeset.change import Change, Node
+from streamer.changeset.walk import Select
 from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
 
 
+class Tree(Protocol):
+    """A whole file system to be read, mounted or not. Valid within the block that gave it, in one thread.
+
+    A path is found as a chroot would find it, except that a symbolic link at its very end is taken as itself; it does
+    not end in `..`. NotFound, InvalidRequest (a name that is too long, links in circles).
+    """
+
+    def status(self, path: bytes) -> os.stat_result:
+        """What lies at the path."""
+        ...
+
+    def has(self, path: bytes) -> bool:
+        """Whether something lies at the path (clean, relative), links on the way not followed."""
+        ...
+
+    def nodes(
+        self,
+        path: bytes = b"",
+        *,
+        select: Select | None = None,
+        on_vanished: Callable[[bytes], None] | None = None,
+    ) -> Generator[Node, None, None]:
+        """What lies at the path and all below it, as `walk`; the names begin with the path's last component."""
+        ...
+
+
 class Driver(Protocol):
-    """Says what to mount. Nothing is opened and no path is looked at."""
+    """Turns snapshots into what can be read."""
 
     def mounts(self, snapshot: Snapshot) -> tuple[Mount, ...]:
-        """What shows `snapshot` when it is leased: one mount with every driver of now. StoreDamaged if none can."""
+        """What shows `snapshot` when it is leased: one mount with every driver of now. Nothing is opened and no path is
+        looked at. StoreDamaged if none can, Unsupported where the kernel cannot."""
+        ...
+
+    def tree(self, table: MountTable, snapshot: Snapshot, *, shared: bool = False) -> AbstractContextManager[Tree]:
+        """The file system, leased from `table` for the `with` block: `shared` for what is never written again.
+
+        Errors are those of `MountTable.lease` and of reading; NotPermitted where this process could not see all.
+        """
         ...
 
 

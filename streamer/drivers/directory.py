@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
+from streamer.drivers import trees
+from streamer.drivers.base import Tree
 from streamer.errors import StoreDamaged
 from streamer.mounts.mount import Mount, Snapshot
+from streamer.mounts.table import MountTable
 
 
 class DirectoryDriver:
@@ -14,3 +19,8 @@ class DirectoryDriver:
         if len(snapshot.layers) > 1:
             raise StoreDamaged(f"a snapshot of the directory driver is one directory, not {len(snapshot.layers)}")
         return (Mount(snapshot.layers, snapshot.userxattr),)
+
+    def tree(self, table: MountTable, snapshot: Snapshot, *, shared: bool = False) -> AbstractContextManager[Tree]:
+        """The directory itself."""
+        (mount,) = self.mounts(snapshot)
+        return trees.mounted(table, mount, shared=shared)

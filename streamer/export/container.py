@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from streamer import drivers
+from streamer.drivers.base import Tree
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.naming import basename
 from streamer.export.pack import Packer
+from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Kind, Options, Session
 from streamer.mounts.mount import Snapshot
 from streamer.oci import digest as digests
@@ -22,12 +24,15 @@ from streamer.tar.writer import archive
 def plan_container(container: Container, options: Options) -> ExportPlan:
     """The container's whole file system as it is now: no volumes, no /proc, sockets left out."""
     subtree.selection(options)
+    title = f"container {container.name} ({container.id[:12]}) of store {container.store}"
     return ExportPlan(
         kind=Kind.CONTAINER,
-        title=f"container {container.name} ({container.id[:12]}) of store {container.store}",
+        title=title,
         basename=basename(container.name),
         # A container may change: its file system is mounted afresh for this stream, and never shared.
-        chunks=partial(_chunks, container.held, container.guard, options, True),
+        chunks=guarded(
+            container, title, options, lambda guard, session: _chunks(container.held, guard, options, True, session)
+        ),
         compression=options.compression,
     )
 
@@ -54,22 +59,21 @@ def _chunks(held: Hold | None, guard: Guard | None, options: Options, live: bool
         return
     with (
         held() as (snapshot, _),
-        _leased(snapshot, live, session) as root,
-        closing(archive(_members(root, snapshot, guard, options, live, session), options.profile)) as chunks,
+        _leased(snapshot, live, session) as tree,
+        closing(archive(_members(tree, snapshot, guard, options, live, session), options.profile)) as chunks,
     ):
         yield from chunks
 
 
-def _leased(snapshot: Snapshot, live: bool, session: Session) -> AbstractContextManager[int]:
-    (mount,) = drivers.of(snapshot).mounts(snapshot)
-    return session.mounts.lease(mount, shared=not live)
+def _leased(snapshot: Snapshot, live: bool, session: Session) -> AbstractContextManager[Tree]:
+    return drivers.of(snapshot).tree(session.mounts, snapshot, shared=not live)
 
 
 def _members(
-    root: int, snapshot: Snapshot, guard: Guard | None, options: Options, live: bool, session: Session
+    tree: Tree, snapshot: Snapshot, guard: Guard | None, options: Options, live: bool, session: Session
 ) -> Iterator[Member]:
     packer = Packer(options, session, ids=snapshot.ids, live=live)
-    with closing(packer.tree(subtree.nodes(root, options, session, live=live))) as members:
+    with closing(packer.tree(subtree.nodes(tree, options, session, live=live))) as members:
         yield from members
     if guard is not None:
         guard()

@@ -9,22 +9,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 
 from streamer import drivers
 from streamer.changeset.change import Change
 from streamer.changeset.compare import compare
-from streamer.changeset.layers import Layers
 from streamer.drivers.base import DiffDriver
 from streamer.errors import NotFound, shown
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.naming import basename
 from streamer.export.pack import Packer
+from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Options, Session
 from streamer.export.plan import Kind as ExportKind
-from streamer.mounts.mount import Mount, Snapshot
+from streamer.mounts.mount import Snapshot
 from streamer.mounts.table import MountTable
 from streamer.stores.base import Container, Guard, Hold
 from streamer.tar.entry import Member
@@ -34,11 +34,14 @@ from streamer.tar.writer import archive
 def plan_diff(container: Container, options: Options) -> ExportPlan:
     """The container's changes as a layer archive: apply it on the image and the container's file system results."""
     subtree.selection(options)
+    title = f"changes of container {container.name} ({container.id[:12]}) of store {container.store}"
     return ExportPlan(
         kind=ExportKind.DIFF,
-        title=f"changes of container {container.name} ({container.id[:12]}) of store {container.store}",
+        title=title,
         basename=basename(container.name) + "-diff",
-        chunks=partial(archived, container.held, container.guard, options),
+        chunks=guarded(
+            container, title, options, lambda guard, session: archived(container.held, guard, options, session)
+        ),
         compression=options.compression,
     )
 
@@ -124,8 +127,6 @@ def _members(
 
 def _require(path: bytes, snapshot: Snapshot, mounts: MountTable) -> None:
     """NotFound unless the snapshot has the path: nothing changed below it is an answer, a mistyped path is not."""
-    with ExitStack() as stack:
-        directories = [stack.enter_context(mounts.lease(Mount((layer,)), shared=True)) for layer in snapshot.layers]
-        layers = stack.enter_context(Layers(directories, snapshot.userxattr))
-        if layers.lookup(subtree.cleaned(path)) is None:
+    with drivers.of(snapshot).tree(mounts, snapshot) as tree:
+        if not tree.has(subtree.cleaned(path)):
             raise NotFound(f"there is no '{shown(path)}' in this file system, and nothing of it was deleted")

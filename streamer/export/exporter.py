@@ -22,6 +22,7 @@ import anyio.abc
 from streamer.errors import Busy, ConsumerGone, Draining, SourceFailed, StorageFull, StreamerError
 from streamer.export.closing import closing
 from streamer.export.compress import compressed
+from streamer.export.pause import Pauses
 from streamer.export.pipe import Pipe
 from streamer.export.plan import ExportPlan, Report, Session
 from streamer.export.tasks import task_group
@@ -84,9 +85,16 @@ class Exporter:
     """Opens exports. Made by `exporter()`, which owns its life; `limit` exports may be open at a time."""
 
     def __init__(
-        self, mounts: MountTable, tasks: anyio.abc.TaskGroup, *, limit: int = 64, release_limit: float = 10
+        self,
+        mounts: MountTable,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        limit: int = 64,
+        release_limit: float = 10,
+        pauses: Pauses | None = None,
     ) -> None:
         self.mounts = mounts
+        self.pauses = pauses or Pauses()
         self._tasks = tasks
         self._limit = limit
         self._release_limit = release_limit
@@ -176,7 +184,7 @@ class Exporter:
         plan, pipe = export.plan, export.pipe
         error: BaseException | None = None
         try:
-            session = Session(self.mounts, export.report, pipe.check)
+            session = Session(self.mounts, export.report, pipe.check, self.pauses)
             # Checked before compression as well: a compressor may take minutes of zeros before it gives anything.
             chunks = _while_read(verified(plan.chunks(session), plan.title, plan.size, plan.digest), pipe)
             with closing(chunks), closing(compressed(chunks, plan.compression)) as body:
@@ -239,19 +247,22 @@ def _notes(error: BaseException) -> list[str]:
 
 
 @asynccontextmanager
-async def exporter(*, limit: int = 64, release_limit: float = 10) -> AsyncIterator[Exporter]:
+async def exporter(*, limit: int = 64, release_limit: float = 10, pause_limit: float = 60) -> AsyncIterator[Exporter]:
     """An Exporter with a mount table and a task group of its own, for use as a library.
 
     Leaving the block breaks exports that are still open and waits for their producers to release what they hold, at
-    most `release_limit` seconds: one that hangs in a read is left behind (see `Statistics.abandoned`).
+    most `release_limit` seconds: one that hangs in a read is left behind (see `Statistics.abandoned`). No container
+    stays paused for its exports longer than `pause_limit` seconds.
     """
     mounts = MountTable()
+    pauses = Pauses(pause_limit)
     try:
         async with task_group() as tasks:
-            made = Exporter(mounts, tasks, limit=limit, release_limit=release_limit)
+            made = Exporter(mounts, tasks, limit=limit, release_limit=release_limit, pauses=pauses)
             try:
                 yield made
             finally:
                 made.abort(Draining("the exporter was closed"))
     finally:
+        pauses.close()  # only for exports that hang: all others have resumed what they paused
         mounts.close()

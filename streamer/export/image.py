@@ -1,32 +1,29 @@
-"""Saved images: one archive of several images, streamed, with every layer once and its length known beforehand.
+"""Saved images: one archive of several images, streamed, with every layer once.
 
-`oci`: an OCI image layout plus Docker's `manifest.json` and `repositories` in the same archive, as Docker 25 and later
-write it: docker, podman, skopeo, umoci and containerd all read it. `docker-legacy`: a directory per layer, as Docker
-up to 24 wrote it (see `legacy`). Layers are uncompressed, so that a layer's name in the archive is its diff ID.
+`oci` (see `layout`) is what every engine reads, with the layers as they were pulled where their store still has them;
+`docker-legacy` (see `legacy`) a directory per layer with its tar in it, as Docker up to 24 wrote it.
+
+The length is known beforehand, unless a layer's tar is needed whose length nobody noted (that of a compressed blob): a
+header holds its member's size, so such a layer is made twice, the first time just to count, before the first byte.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from streamer.errors import InvalidReference, InvalidRequest
-from streamer.export import legacy
+from streamer.export import layout, legacy
 from streamer.export.closing import closing
-from streamer.export.layer import assembled
 from streamer.export.naming import basename
 from streamer.export.plan import ExportPlan, Kind, Options, Session
-from streamer.export.saved import Saved, Selected, created_ns, directory, document, layer_file
-from streamer.export.verify import verified
-from streamer.oci import digest as digests
-from streamer.oci import document as documents
-from streamer.oci import media, reference
-from streamer.oci.descriptor import Descriptor
-from streamer.oci.manifest import Index, Manifest, SavedImage
-from streamer.stores.base import Image
+from streamer.export.saved import Saved, Selected, Sizes, measured, sizes
+from streamer.oci import reference
+from streamer.stores.base import Image, Layer
 from streamer.stores.catalog import Catalog
-from streamer.tar.entry import Content, Member
+from streamer.tar.entry import Member
 from streamer.tar.header import encode
 from streamer.tar.writer import archive
 
@@ -34,6 +31,15 @@ from streamer.tar.writer import archive
 class Format(enum.StrEnum):
     OCI = "oci"
     DOCKER_LEGACY = "docker-legacy"
+
+
+class _Form(NamedTuple):
+    tars: Callable[[Iterable[Selected]], list[Layer]]
+    members: Callable[[Sequence[Selected], Sizes], list[Saved]]
+
+
+_OCI = _Form(layout.tars, layout.members)
+_LEGACY = _Form(legacy.tars, legacy.members)
 
 
 async def plan_images(
@@ -55,15 +61,17 @@ async def plan_images(
             if tag is not None and tag not in item.tags:
                 item.tags.append(tag)
     images = list(selected.values())
-    build = _oci if format is Format.OCI else legacy.members
-    saved = build(images)
+    form = _OCI if format is Format.OCI else _LEGACY
+    known, unknown = sizes(form.tars(images))
+    build = partial(form.members, images)
+    saved = build(known)  # what cannot be saved is said now
     return ExportPlan(
         kind=Kind.IMAGE,
         title=f"image {', '.join(names)} of store {images[0].image.store}",
         basename=basename(names[0]) if len(names) == 1 else "images",
-        chunks=partial(_chunks, saved),
+        chunks=partial(_measured, build, known, unknown) if unknown else partial(_chunks, saved),
         compression=options.compression,
-        size=_size(saved),
+        size=None if unknown else _size(saved),
     )
 
 
@@ -82,56 +90,20 @@ async def _named(catalog: Catalog, name: str, store: str | None) -> list[tuple[r
     return [(parsed if parsed in image.names else None, image)]
 
 
-def _oci(images: Sequence[Selected]) -> list[Saved]:
-    blobs: dict[str, Saved] = {}
-    index: list[Descriptor] = []
-    items: list[SavedImage] = []
-    repositories: dict[str, dict[str, str]] = {}
-    for item in images:
-        image, when = item.image, created_ns(item.image)
-        for layer in image.layers:
-            path = _blob(layer.diff_id)
-            blobs.setdefault(path, layer_file(path, layer, when))
-        config = Descriptor(media.CONFIG, image.id, len(image.config.data))
-        layers = tuple(Descriptor(media.LAYER, layer.diff_id, layer.size or 0) for layer in image.layers)
-        manifest = Manifest(config, layers).data()
-        described = Descriptor(media.MANIFEST, digests.digest(manifest), len(manifest))
-        blobs.setdefault(_blob(config.digest), document(_blob(config.digest), image.config.data, when))
-        blobs.setdefault(_blob(described.digest), document(_blob(described.digest), manifest))
-        for tag in item.tags:
-            annotations = {media.IMAGE_NAME: tag.name, media.REF_NAME: tag.tag or "latest"}
-            index.append(Descriptor(described.media_type, described.digest, described.size, annotations))
-            if image.layers:
-                top = digests.encoded(image.layers[-1].diff_id)
-                repositories.setdefault(tag.familiar_repository, {})[tag.tag or "latest"] = top
-        if not item.tags:
-            index.append(described)
-        items.append(
-            SavedImage(
-                _blob(config.digest),
-                tuple(_blob(layer.diff_id) for layer in image.layers),
-                tuple(tag.familiar for tag in item.tags),
-            )
-        )
-    saved = [directory("blobs/"), directory("blobs/sha256/"), *(blobs[path] for path in sorted(blobs))]
-    saved.append(document("index.json", Index(tuple(index)).data()))
-    saved.append(document("manifest.json", documents.dumps([item.value() for item in items]) + b"\n"))
-    saved.append(document("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'))
-    if repositories:
-        saved.append(document("repositories", documents.dumps(repositories) + b"\n"))
-    return saved
-
-
-def _blob(digest: str) -> str:
-    return f"blobs/{digests.algorithm(digest)}/{digests.encoded(digest)}"
-
-
 def _size(saved: Iterable[Saved]) -> int:
     """The length of the archive, from its members alone."""
     total = 1024
     for item in saved:
         total += len(encode(item.entry, Options().profile)) + -(-item.entry.size // 512) * 512
     return total
+
+
+def _measured(
+    build: Callable[[Sizes], list[Saved]], known: Sizes, unknown: Sequence[Layer], session: Session
+) -> Iterator[bytes]:
+    made = build({**known, **{layer.diff_id: measured(layer, session) for layer in unknown}})
+    with closing(_chunks(made, session)) as chunks:
+        yield from chunks
 
 
 def _chunks(saved: Sequence[Saved], session: Session) -> Iterator[bytes]:
@@ -144,14 +116,7 @@ def _members(saved: Sequence[Saved], session: Session) -> Iterator[Member]:
     for item in saved:
         session.check()
         session.report.entries += 1
-        yield item.entry, _content(item)
+        yield item.entry, item.content()
     for item in saved:
         if item.layer is not None and item.layer.guard is not None:
             item.layer.guard()
-
-
-def _content(item: Saved) -> Content:
-    if item.layer is None:
-        return item.data
-    layer = item.layer
-    return verified(assembled(layer), f"layer {digests.short(layer.diff_id)}", layer.size, layer.diff_id)

@@ -7,14 +7,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from streamer.errors import Unsupported
-from streamer.export.saved import Saved, Selected, created_ns, directory, document, layer_file, link
+from streamer.export.saved import Saved, Selected, Sizes, created_ns, directory, document, layer_file, link
 from streamer.oci import digest as digests
 from streamer.oci import document as documents
 from streamer.oci.manifest import SavedImage
+from streamer.stores.base import Layer
 
 _EPOCH = "1970-01-01T00:00:00Z"
 _NO_CONFIG: dict[str, Any] = {
@@ -50,8 +51,14 @@ _V1_FIELDS = (
 )
 
 
-def members(images: Sequence[Selected]) -> list[Saved]:
-    """Every member in order. Unsupported for an image without layers, which this format cannot express."""
+def tars(images: Iterable[Selected]) -> list[Layer]:
+    """The layers whose tars the archive holds: all of them."""
+    return [layer for item in images for layer in item.image.layers]
+
+
+def members(images: Sequence[Selected], sizes: Sizes) -> list[Saved]:
+    """Every member in order; `sizes` has the lengths of `tars`. Unsupported for an image without layers, which this
+    format cannot express."""
     saved: list[Saved] = []
     written: set[str] = set()
     tars: dict[str, str] = {}
@@ -82,7 +89,10 @@ def members(images: Sequence[Selected]) -> list[Saved]:
                 )
             )
             known = tars.setdefault(layer.diff_id, path)
-            saved.append(layer_file(path, layer, when) if known == path else link(path, f"../{known}", when))
+            if known == path:
+                saved.append(layer_file(path, layer, sizes.get(layer.diff_id, 0), when))
+            else:
+                saved.append(link(path, f"../{known}", when))
         config = f"{digests.encoded(image.id)}.json"
         saved.append(document(config, image.config.data, when))
         for tag in item.tags:

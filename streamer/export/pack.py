@@ -14,6 +14,7 @@ from streamer.changeset import content
 from streamer.changeset.change import Change, Kind, Node
 from streamer.errors import SourceChanged, SourceFailed, Unsupported, shown
 from streamer.export.closing import closing
+from streamer.export.numbering import numbered
 from streamer.export.plan import Options, Session
 from streamer.mounts.mount import Ids
 from streamer.tar import entry as tar
@@ -187,6 +188,8 @@ class Packer:
             capability = content.capability(node)
             if capability is not None:
                 entry.xattrs = {b"security.capability": capability}
+        if entry.xattrs and self._numbers is not None:
+            entry.xattrs = numbered(entry.xattrs, self._numbers)
         return entry
 
     def _ids(self, status: os.stat_result) -> tuple[int, int]:

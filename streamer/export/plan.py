@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from streamer.export.pause import Pauses
 from streamer.mounts.table import MountTable
 from streamer.tar.compression import Compression
 from streamer.tar.entry import Profile
@@ -44,6 +45,8 @@ class Options:
     exclude: tuple[str, ...] = ()
     mtime: int | None = None
     path: bytes = b""
+    pause: bool = False
+    """Whether a container stands still while it is read; nothing else has anything to pause."""
 
     @property
     def as_is(self) -> bool:
@@ -70,6 +73,7 @@ class Session:
     report: Report
     check: Callable[[], None]
     """Raises ConsumerGone once nobody reads; called between entries, so that long silent work ends early."""
+    pauses: Pauses = field(default_factory=Pauses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from streamer.errors import Unsupported
+from streamer.export.closing import closing
+from streamer.export.layer import assembled
+from streamer.export.plan import Session
+from streamer.export.verify import verified
 from streamer.oci import digest as digests
 from streamer.oci.reference import Reference
-from streamer.stores.base import Image, Layer
+from streamer.stores.base import Blob, Image, Layer
 from streamer.tar import entry as tar
-from streamer.tar.entry import Entry
+from streamer.tar.entry import Content, Entry
+
+Sizes: TypeAlias = Mapping[str, int]
+"""Lengths of layers' tars by diff ID."""
 
 
 @dataclass(slots=True)
@@ -23,11 +32,22 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """One member: a document held in memory, or a layer that is made while it is sent."""
+    """One member: a document held in memory, or a layer that is made while it is sent, or its blob as it is."""
 
     entry: Entry
     data: bytes | None = None
     layer: Layer | None = None
+    blob: Blob | None = None
+
+    def content(self) -> Content:
+        """What follows the header; a layer's is compared with its digest before the last chunk of it."""
+        if self.layer is None:
+            return self.data
+        what = f"layer {digests.short(self.layer.diff_id)}"
+        if self.blob is None:
+            return verified(assembled(self.layer), what, self.entry.size, self.layer.diff_id)
+        descriptor = self.blob.descriptor
+        return verified(_original(self.layer, self.blob), f"the blob of {what}", descriptor.size, descriptor.digest)
 
 
 def directory(name: str, mtime: int = 0) -> Saved:
@@ -42,14 +62,44 @@ def link(name: str, target: str, mtime: int = 0) -> Saved:
     return Saved(Entry(name.encode(), tar.SYMLINK, mode=0o777, mtime=mtime, linkname=target.encode()))
 
 
-def layer_file(name: str, layer: Layer, mtime: int) -> Saved:
-    """A layer's uncompressed tar; Unsupported where the store did not keep what makes it byte-exact."""
-    if layer.size is None or layer.assemble is None:
-        raise Unsupported(
-            f"cannot save an image with layer {digests.short(layer.diff_id)}: "
-            f"store {layer.store} kept no tar-split data for it"
-        )
-    return Saved(Entry(name.encode(), mode=0o644, size=layer.size, mtime=mtime), layer=layer)
+def layer_file(name: str, layer: Layer, size: int, mtime: int) -> Saved:
+    """A layer's uncompressed tar."""
+    return Saved(Entry(name.encode(), mode=0o644, size=size, mtime=mtime), layer=layer)
+
+
+def blob_file(name: str, layer: Layer, blob: Blob, mtime: int) -> Saved:
+    """A layer as it was pulled."""
+    return Saved(Entry(name.encode(), mode=0o644, size=blob.descriptor.size, mtime=mtime), layer=layer, blob=blob)
+
+
+def sizes(layers: Iterable[Layer]) -> tuple[dict[str, int], list[Layer]]:
+    """The lengths that are known, by diff ID, and one layer for each that is not.
+
+    Unsupported where the store did not keep what makes a layer byte-exact.
+    """
+    known: dict[str, int] = {}
+    unknown: dict[str, Layer] = {}
+    for layer in layers:
+        if layer.assemble is None:
+            raise Unsupported(
+                f"cannot save an image with layer {digests.short(layer.diff_id)}: "
+                f"store {layer.store} kept neither its blob nor tar-split data for it"
+            )
+        if layer.size is None:
+            unknown.setdefault(layer.diff_id, layer)
+        else:
+            known[layer.diff_id] = layer.size
+    return known, [layer for diff_id, layer in unknown.items() if diff_id not in known]
+
+
+def measured(layer: Layer, session: Session) -> int:
+    """The length of a layer's tar, by making it. Its digest is left to the second making, whose bytes are sent."""
+    size = 0
+    with closing(assembled(layer)) as chunks:
+        for chunk in chunks:
+            session.check()
+            size += len(chunk)
+    return size
 
 
 def created_ns(image: Image) -> int:
@@ -60,3 +110,10 @@ def created_ns(image: Image) -> int:
         return 0
     seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     return max(seconds, 0) * 1_000_000_000
+
+
+def _original(layer: Layer, blob: Blob) -> Iterator[bytes]:
+    with closing(blob.read()) as chunks:
+        yield from chunks
+    if layer.guard is not None:
+        layer.guard()

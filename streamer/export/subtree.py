@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import stat
 from collections.abc import Iterator
 
-from streamer.changeset import descriptor, patterns
+from streamer.changeset import patterns
 from streamer.changeset.change import Change, Node
-from streamer.changeset.walk import walk
-from streamer.errors import InvalidRequest, NotFound, SourceChanged, SourceFailed, Unsupported, shown
+from streamer.drivers.base import Tree
+from streamer.errors import InvalidRequest, SourceChanged, Unsupported, shown
 from streamer.export.closing import closing
 from streamer.export.plan import Options, Session
 
@@ -25,8 +23,8 @@ def selection(options: Options) -> patterns.Selection | None:
     return patterns.Selection(include, exclude)
 
 
-def nodes(root: int, options: Options, session: Session, *, live: bool) -> Iterator[Node]:
-    """The files of the tree below `root`, or of its subtree `options.path`, in the walk's order.
+def nodes(tree: Tree, options: Options, session: Session, *, live: bool) -> Iterator[Node]:
+    """The files of the tree, or of its subtree `options.path`, in the walk's order.
 
     A subtree is found as a chroot would find it, except that a symbolic link at its very end is taken as itself, and
     its names begin with its last component, as `docker cp` has it. In a tree that is not `live` nothing may vanish.
@@ -37,31 +35,12 @@ def nodes(root: int, options: Options, session: Session, *, live: bool) -> Itera
             raise SourceChanged(f"'{shown(path)}' vanished while it was read: its layer is being removed")
         session.report.vanished += 1
 
-    select = selection(options)
-    *head, base = [part for part in options.path.split(b"/") if part not in (b"", b".")] or [b""]
-    if base == b"..":
+    path = options.path
+    if path.rstrip(b"/").rpartition(b"/")[2] == b"..":
         raise Unsupported("cannot export a path that ends in ..")
-    if not base:
-        yield from walk(root, select=select, on_vanished=vanished)
-        return
-    parent = descriptor.open_in_root(root, b"/".join(head) or b".")
-    try:
-        if stat.S_ISSOCK(_status(base, parent, options.path).st_mode):
-            raise Unsupported(f"cannot export {shown(options.path)}: a tar archive cannot hold a socket")
-        yield from walk(parent, start=base, select=select, on_vanished=vanished)
-    finally:
-        os.close(parent)
-
-
-def _status(name: bytes, parent: int, path: bytes) -> os.stat_result:
-    try:
-        return os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"there is no {shown(path)} in this file system") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InvalidRequest(f"path {shown(path)} holds a name that is too long", parameter="path") from None
-        raise SourceFailed(f"cannot look at {shown(path)}: {error.strerror}") from error
+    if path and stat.S_ISSOCK(tree.status(path).st_mode):
+        raise Unsupported(f"cannot export {shown(path)}: a tar archive cannot hold a socket")
+    return tree.nodes(path, select=selection(options), on_vanished=vanished)
 
 
 def cleaned(path: bytes) -> bytes:

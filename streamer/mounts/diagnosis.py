@@ -64,7 +64,12 @@ def _overlays(features: Features, name: str, *, userxattr: bool) -> Finding:
         why = "this process lacks CAP_SYS_ADMIN"
     else:
         why = "; ".join(dict.fromkeys(one.strerror or str(one) for one in refusals))
-    rest = "images, layers and diffs work without, containers and root file systems of several layers do not"
+    rest = (
+        "everything is read from the layers themselves, more slowly"
+        if userxattr
+        else "images and layers work without; containers and root file systems of several layers only where this "
+        "process may at least see trusted.* attributes"
+    )
     return Finding(name, False, f"No overlay of {whose} can be mounted ({why}): {rest}.")
 
 

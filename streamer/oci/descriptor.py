@@ -11,19 +11,35 @@ from streamer.oci import document
 
 
 @dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on, in the words of Go: `linux`, `amd64`. Empty where it is not said."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+    def value(self) -> dict[str, Any]:
+        members = {"architecture": self.architecture, "os": self.os, "variant": self.variant}
+        return {key: text for key, text in members.items() if text or key != "variant"}
+
+
+@dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What is pointed at: media type, digest, size in bytes."""
+    """What is pointed at: media type, digest, size in bytes; in an index its platform, where that is said."""
 
     media_type: str
     digest: str
     size: int
     annotations: dict[str, str] = field(default_factory=dict)
+    platform: Platform | None = None
 
     def value(self) -> dict[str, Any]:
         """As JSON members, in the order the specification lists them."""
         members: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.annotations:
             members["annotations"] = dict(self.annotations)
+        if self.platform is not None:
+            members["platform"] = self.platform.value()
         return members
 
 
@@ -45,4 +61,11 @@ def parse(value: Any, what: str) -> Descriptor:
         digest=digest,
         size=size,
         annotations={str(key): str(item) for key, item in annotations.items()},
+        platform=_platform(members.get("platform")),
     )
+
+
+def _platform(value: Any) -> Platform | None:
+    if not isinstance(value, dict):
+        return None
+    return Platform(*(str(value.get(key) or "") for key in ("os", "architecture", "variant")))

@@ -12,16 +12,17 @@ from streamer.oci.descriptor import Descriptor
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One image: its configuration and its layers, base first."""
+    """One image: its configuration and its layers, base first. `media_type` is the document's own, if it has one."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    media_type: str = ""
 
     def data(self) -> bytes:
         return document.dumps(
             {
                 "schemaVersion": 2,
-                "mediaType": media.MANIFEST,
+                "mediaType": self.media_type or media.MANIFEST,
                 "config": self.config.value(),
                 "layers": [layer.value() for layer in self.layers],
             }
@@ -63,6 +64,7 @@ def parse(data: bytes, what: str, media_type: str = "") -> Manifest | Index:
     return Manifest(
         config=descriptor.parse(value.get("config"), f"config in {what}"),
         layers=_descriptors(value.get("layers") or [], f"layers in {what}"),
+        media_type=str(value.get("mediaType") or ""),
     )
 
 

@@ -13,8 +13,19 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
+LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+"""What the media types of layers begin with, whatever their compression."""
+NOT_DISTRIBUTABLE = (
+    "application/vnd.oci.image.layer.nondistributable.",
+    "application/vnd.docker.image.rootfs.foreign.",
+)
+"""… of those that are fetched from elsewhere (`urls`), and that most layouts do not hold."""
+ENCRYPTED = "+encrypted"
+"""What those of ocicrypt end in."""
+
 INDEXES = frozenset({INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
+CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 
 MAX_MANIFEST = 4 << 20
 MAX_CONFIG = 8 << 20
@@ -29,3 +40,5 @@ MAX_DOCUMENTS = 64 << 20
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+REFERENCE_TYPE = "vnd.docker.reference.type"
+"""BuildKit's: on the descriptors of attestations, which lie beside images in an index."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator
@@ -10,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 from streamer.changeset import content, descriptor
-from streamer.errors import SourceChanged, StoreDamaged, shown
+from streamer.errors import SourceChanged, StoreDamaged, StreamerError, shown
 from streamer.stores.base import Guard
 from streamer.tar import split
 
@@ -41,7 +42,10 @@ def _assembled(path: bytes, files: Callable[[], AbstractContextManager[Files]], 
             records = os.fdopen(os.open(path, READ), "rb")
         except OSError as error:
             name = shown(os.path.basename(path))
-            raise StoreDamaged(f"{name} of {what} cannot be opened: {os.strerror(error.errno or 0)}") from error
+            # Gone with the directory that it was in: removed, and not damaged.
+            removed = error.errno == errno.ENOENT and not os.path.lexists(os.path.dirname(path))
+            failure = SourceChanged if removed else StoreDamaged
+            raise failure(f"{name} of {what} cannot be opened: {os.strerror(error.errno or 0)}") from error
         stack.enter_context(records)
         chunks = cast("Generator[bytes]", split.assemble(records, lambda record: _blocks(found, record, what)))
         stack.enter_context(contextlib.closing(chunks))
@@ -56,6 +60,11 @@ def _blocks(files: Files, record: split.File, what: str) -> Iterator[bytes]:
         raise SourceChanged(
             f"{shown(record.name)} of {what} cannot be opened: {os.strerror(error.errno or 0)}"
         ) from error
+    except SourceChanged:
+        raise
+    except StreamerError as error:
+        # However it can be that a layer has no such path: when it was stored, it had.
+        raise SourceChanged(f"{shown(record.name)} of {what} cannot be opened: {error}") from error
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size != record.size:
@@ -68,19 +77,32 @@ def _blocks(files: Files, record: split.File, what: str) -> Iterator[bytes]:
 class Tree:
     """The files of one unpacked layer under their members' own names: how Docker and containers/storage keep them.
 
-    Parents that are symbolic links are followed inside of the layer, as the engines do when they unpack.
+    Parents that are symbolic links are followed inside of the layer, as the engines do when they unpack. `directory` is
+    the caller's; the directory last opened is kept until the next, for members of one directory follow one another.
     """
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
+        self._parent: tuple[bytes, int] | None = None
 
     def open(self, record: split.File) -> int:
         parent, _, name = own_place(record.name).rpartition(b"/")
-        folder = descriptor.open_in_root(self._directory, parent or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return open_file(name, folder)
-        finally:
-            os.close(folder)
+        if name == b"..":
+            raise SourceChanged(f"{shown(record.name)} is no name of a file")
+        return open_file(name, self._folder(parent))
+
+    def close(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None
+
+    def _folder(self, path: bytes) -> int:
+        if self._parent is None or self._parent[0] != path:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            opened = descriptor.open_in_root(self._directory, path or b".", flags)
+            self.close()
+            self._parent = path, opened
+        return self._parent[1]
 
 
 def trees(path: bytes, what: str) -> Callable[[], AbstractContextManager[Tree]]:
@@ -96,9 +118,11 @@ def _tree(path: bytes, what: str) -> Iterator[Tree]:
         raise SourceChanged(
             f"the directory of {what} cannot be opened: {os.strerror(error.errno or 0)}; its store may have removed it"
         ) from error
+    tree = Tree(directory)
     try:
-        yield Tree(directory)
+        yield tree
     finally:
+        tree.close()
         os.close(directory)
 
 

@@ -66,7 +66,8 @@ class Layer:
             return self.hold()
         if self.snapshot is None:
             raise Unsupported(
-                f"layer {digests.short(self.diff_id)} of store {self.store} is not unpacked: only its tar can be given"
+                f"layer {digests.short(self.diff_id)} of store {self.store} is not unpacked, so only its tar can be "
+                "given; `streamer import` the image to get at its files"
             )
         return nullcontext((self.snapshot, self.parent))
 

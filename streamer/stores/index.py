@@ -155,6 +155,8 @@ class IndexedStore:
         for identity in identities:
             try:
                 items.append(made(identity))
+            except NotFound:
+                continue  # removed since the store was read
             except StreamerError as error:
                 damaged.append(Damaged(self._name, identity, tuple(sorted(names(identity))), error))
         return Listing(tuple(items), tuple(damaged))
@@ -187,15 +189,16 @@ class IndexedStore:
         return [digest] if digest in index.images else list(index.aliases.get(digest, ()))
 
     def _container_id(self, index: Index, text: str) -> str:
-        for identity, names in index.containers.items():
-            if text in names:
-                return identity
+        named = [identity for identity, names in index.containers.items() if text in names]
+        if named:  # pods may each have a container of one name
+            return self._one(f"several containers are named {text!r}", named, text, "container")
         if text in index.containers:
             return text
         matches = [identity for identity in index.containers if identity.startswith(text)] if text else []
         if not matches and _CONTAINER_NAME.fullmatch(text) is None:
             raise InvalidReference(
-                f"{text[:128]!r} is not a container name: letters, digits, '_', '.', '-', beginning with a letter or digit"
+                f"{text[:128]!r} is not a container name: letters, digits, '_', '.', '-', "
+                "beginning with a letter or digit"
             )
         return self._one(f"several containers have an ID that begins with {text!r}", matches, text, "container")
 

@@ -24,6 +24,12 @@ def _list(name: str) -> dict[str, Any]:
     return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
 
 
+def _listing(name: str) -> dict[str, Any]:
+    """What is there, and what is there but cannot be read."""
+    items = [{"$ref": f"#/components/schemas/{each}"} for each in (name, "Damaged")]
+    return {"type": "array", "items": {"anyOf": items}}
+
+
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Store": _object(name=_STRING, kind=_STRING, location=_STRING),
     "Image": _object(
@@ -38,12 +44,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "Container": _object(
         store=_STRING,
-        id={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        id=_STRING,
         name=_STRING,
         image=_DIGEST,
         image_name=_STRING,
         created=_STRING,
-        mounted={"type": "boolean"},
+        status={"type": "string", "description": "The engine's word: running, paused, exited …; may be empty."},
     ),
     "Layer": _object(store=_STRING, diff_id=_DIGEST, chain_id=_DIGEST, size=_SIZE),
     "Change": {
@@ -57,9 +63,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "additionalProperties": False,
     },
     "Stores": _list("Store"),
-    "Images": _list("Image"),
-    "Containers": _list("Container"),
-    "Layers": _list("Layer"),
+    "Damaged": _object(
+        store=_STRING,
+        id={"type": "string", "description": "Empty where the whole store cannot be read."},
+        names={"type": "array", "items": _STRING},
+        error=_object(code=_STRING, detail=_STRING),
+    ),
+    "Images": _listing("Image"),
+    "Containers": _listing("Container"),
+    "Layers": _listing("Layer"),
     "Changes": _list("Change"),
     "Imported": _object(
         images=_list("Image"),
@@ -70,6 +82,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         },
     ),
     "Status": _object(status={"type": "string", "enum": ["ok"]}),
+    "Readiness": _object(
+        status={"type": "string", "enum": ["ok"]},
+        stores={
+            "type": "object",
+            "description": "`ok`, or the code of the error with which a store answers.",
+            "additionalProperties": _STRING,
+        },
+    ),
     "Problem": {
         "type": "object",
         "description": "RFC 9457 problem details; `code` is stable.",

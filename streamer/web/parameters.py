@@ -53,6 +53,12 @@ def _path(text: str) -> bytes:
     return os.fsencode(text)
 
 
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("neither true nor false")
+    return text == "true"
+
+
 def _choice(name: str, description: str, kind: type[Any]) -> Parameter:
     values = [item.value for item in kind]
     return Parameter(name, description, {"type": "string", "enum": values}, kind)
@@ -76,12 +82,19 @@ MTIME = Parameter(
     _seconds,
 )
 PATH = Parameter("path", "Only this subtree.", {"type": "string", "minLength": 1}, _path)
+PAUSE = Parameter(
+    "pause",
+    "Whether its engine pauses the container while it is read, so that no file is half written.",
+    {"type": "boolean"},
+    _flag,
+)
 NAME = Parameter("name", "An image; may be repeated.", {"type": "string"}, many=True, required=True)
 FORMAT = _choice("format", "`oci`: OCI layout with manifest.json; `docker-legacy`: a directory per layer.", Format)
 AS = Parameter("name", "Name of the imported image, in place of the names that the archive gives.", {"type": "string"})
 KIND = _choice("format", "What the body is; `auto` finds out.", ArchiveKind)
 
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH)
+CONTAINER = (*ARCHIVE, PAUSE)
 IMAGE = (STORE, COMPRESSION, FORMAT)
 
 
@@ -100,7 +113,7 @@ def read(request: web.Request, known: Sequence[Parameter]) -> dict[str, Any]:
         try:
             value = parameter.parse(text)
         except ValueError:
-            allowed = parameter.schema.get("enum")
+            allowed = ["true", "false"] if parameter.parse is _flag else parameter.schema.get("enum")
             hint = f"; possible: {', '.join(allowed)}" if allowed else ""
             raise InvalidRequest(f"parameter {name} cannot be {text[:100]!r}{hint}", parameter=name) from None
         if parameter.many:
@@ -122,4 +135,5 @@ def options(values: Mapping[str, Any]) -> Options:
         exclude=tuple(values.get("exclude", ())),
         mtime=values.get("mtime"),
         path=values.get("path", b""),
+        pause=values.get("pause", False),
     )

@@ -34,6 +34,7 @@ STATUS: dict[str, int] = {
     "source_changed": 500,
     "store_damaged": 500,
     "mount_failed": 500,
+    "pause_expired": 500,
     "consumer_gone": 500,
     "busy": 503,
     "engine_unreachable": 503,

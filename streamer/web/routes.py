@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from streamer.web import archives, listing, operations, uploads
-from streamer.web.parameters import ARCHIVE, AS, IMAGE, KIND, NAME, STORE, Parameter
+from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, KIND, NAME, STORE, Parameter
 
 Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -53,14 +53,14 @@ ROUTES: tuple[Route, ...] = (
         archives.container,
         "A container's whole file system.",
         ARCHIVE_ANSWER,
-        ARCHIVE,
+        CONTAINER,
     ),
     Route(
         "/v1/containers/{container}/diff",
         archives.diff,
         "A container's changes as a layer.",
         ARCHIVE_ANSWER,
-        ARCHIVE,
+        CONTAINER,
     ),
     Route(
         "/v1/containers/{container}/changes", archives.changes, "A container's changes as a list.", "Changes", (STORE,)
@@ -81,6 +81,6 @@ ROUTES: tuple[Route, ...] = (
         ARCHIVE,
     ),
     Route("/healthz", operations.healthz, "The process lives.", "Status"),
-    Route("/readyz", operations.readyz, "Requests may be sent here.", "Status"),
+    Route("/readyz", operations.readyz, "Requests may be sent here.", "Readiness"),
     Route("/metrics", operations.metrics, "Metrics in Prometheus' exposition format.", "Text"),
 )

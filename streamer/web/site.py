@@ -26,7 +26,8 @@ class Health:
 @dataclass(frozen=True, slots=True)
 class Site:
     catalog: Catalog
-    local: WritableStore
+    local: WritableStore | None
+    """The embedded store, where imports go; None if none is served."""
     exporter: Exporter
     background: Background
     health: Health = field(default_factory=Health)

@@ -9,7 +9,7 @@ import anyio
 import anyio.from_thread
 from aiohttp import web
 
-from streamer.errors import Draining, InvalidArchive, Stalled
+from streamer.errors import Draining, InvalidArchive, Stalled, Unsupported
 from streamer.stores.base import ArchiveKind
 from streamer.tar.reader import Limits
 from streamer.web.listing import image_value
@@ -63,10 +63,13 @@ class Body:
 
 async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
     site = request.app[SITE]
+    local = site.local
+    if local is None:
+        raise Unsupported("no embedded store is served here, so there is nowhere to import to")
     source = Body(request, site.upload_timeout)
 
     async def work() -> Any:
-        return await site.local.import_archive(
+        return await local.import_archive(
             source,
             name=values.get("name"),
             kind=values.get("format", ArchiveKind.AUTO),

@@ -7,16 +7,18 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from streamer import drivers
-from streamer.changeset.change import Change, Kind
+from streamer.changeset.change import Change, Kind, Node
 from streamer.changeset.compare import compare
+from streamer.changeset.content import open_regular
 from streamer.drivers.base import DiffDriver
-from streamer.errors import SourceChanged
+from streamer.errors import InvalidRequest, NotFound, SourceChanged, Unsupported
 from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
 
@@ -86,7 +88,18 @@ def keep_directory(root: Path, below: dict[str, bytes] | None, above: dict[str, 
     return Snapshot("directory", (), upper=os.fsencode(whole)), parent
 
 
-@pytest.fixture(params=[keep_overlay, keep_directory], ids=["overlay", "directory"])
+def keep_fuse(root: Path, below: dict[str, bytes] | None, above: dict[str, bytes | None]) -> Pair:
+    """Deletions are files, as fuse-overlayfs has it where it may not make devices."""
+    snapshot, parent = keep_overlay(root, below, above)
+    for path in [*root.rglob("*")]:
+        if path.is_char_device():
+            path.unlink()
+            (path.parent / f".wh.{path.name}").touch()
+    kept = None if parent is None else replace(parent, driver="fuse-overlay")
+    return replace(snapshot, driver="fuse-overlay"), kept
+
+
+@pytest.fixture(params=[keep_overlay, keep_directory, keep_fuse], ids=["overlay", "directory", "fuse-overlay"])
 def keep(request: pytest.FixtureRequest) -> Keep:
     keep: Keep = request.param
     return keep
@@ -119,42 +132,95 @@ def changed(table: MountTable, snapshot: Snapshot, parent: Snapshot | None) -> I
         yield found
 
 
-def tree(root: int) -> dict[str, bytes]:
-    base = f"/proc/self/fd/{root}/"
-    files = [os.path.join(directory, name) for directory, _, names in os.walk(base) for name in names]
-    return {file.removeprefix(base): Path(file).read_bytes() for file in files}
+@pytest.fixture(params=[True, False], ids=["mounted", "unmounted"])
+def mountable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both for a process that may mount and for one that may not."""
+    if not request.param:
+        monkeypatch.setattr(MountTable, "possible", lambda _, mount: len(mount.layers) < 2)
+
+
+def read(node: Node) -> bytes:
+    file = open_regular(node)
+    try:
+        return os.read(file, 100)
+    finally:
+        os.close(file)
 
 
 def test_mounts_are_values(keep: Keep, tmp_path: Path) -> None:
     root = tmp_path / "store"
     root.mkdir()
     snapshot, _ = keep(root, BELOW, ABOVE)
+    if snapshot.driver == "fuse-overlay":
+        with pytest.raises(Unsupported):
+            drivers.of(snapshot).mounts(snapshot)
+        return
     before = drivers.of(snapshot).mounts(snapshot)
     assert before == (Mount(snapshot.layers),)
     shutil.rmtree(root)
     assert drivers.of(snapshot).mounts(snapshot) == before
 
 
-def test_a_lease_shows_the_tree(keep: Keep, table: MountTable, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("mountable")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_tree(keep: Keep, table: MountTable, tmp_path: Path, shared: bool) -> None:
     snapshot, parent = keep(tmp_path, BELOW, ABOVE)
     assert parent is not None
     for one, expected in ((snapshot, MERGED), (parent, BELOW)):
-        (mount,) = drivers.of(one).mounts(one)
-        with table.lease(mount) as root:
-            assert tree(root) == expected
+        with drivers.of(one).tree(table, one, shared=shared) as tree, closing(tree.nodes()) as nodes:
+            found = {n.path.decode(): read(n) for n in nodes if stat.S_ISREG(n.stat.st_mode)}
+            assert table.statistics().leases
+        assert found == expected
 
 
+@pytest.mark.usefixtures("mountable")
+def test_a_subtree(keep: Keep, table: MountTable, tmp_path: Path) -> None:
+    snapshot, _ = keep(tmp_path, BELOW, ABOVE)
+    upper = tmp_path / os.fsdecode(snapshot.layers[0])
+    (upper / "link").symlink_to("/dir/../dir")
+    (upper / "loop").symlink_to("loop")
+    with drivers.of(snapshot).tree(table, snapshot) as tree:
+        for path, expected in (
+            (b"dir", [b"dir", b"dir/inner", b"dir/more"]),
+            (b"/link/inner", [b"inner"]),
+            (b"link", [b"link"]),
+            (b"new/./../../dir/more", [b"more"]),
+        ):
+            assert [node.path for node in tree.nodes(path)] == expected
+            assert stat.S_IFMT(tree.status(path).st_mode) == stat.S_IFMT(next(tree.nodes(path)).stat.st_mode)
+        assert stat.S_ISDIR(tree.status(b"").st_mode)
+        assert tree.has(b"dir/inner") and not tree.has(b"link/inner") and not tree.has(b"dir/gone")
+        assert not tree.has(b"kept/x") and not tree.has(b"n" * 300)
+        for path, error in (
+            (b"nothing", NotFound),
+            (b"away/all", NotFound),
+            (b"dir/gone", NotFound),
+            (b"kept/x", NotFound),
+            (b"loop/x", InvalidRequest),
+            (b"n" * 300, InvalidRequest),
+            (b"n" * 300 + b"/x", InvalidRequest),
+        ):
+            with pytest.raises(error):
+                tree.status(path)
+            with pytest.raises(error):
+                list(tree.nodes(path))
+
+
+def test_an_empty_snapshot(keep: Keep, table: MountTable, tmp_path: Path) -> None:
+    snapshot, _ = keep(tmp_path, BELOW, ABOVE)
+    empty = replace(snapshot, lowers=(), upper=None)
+    with drivers.of(empty).tree(table, empty) as tree, closing(tree.nodes()) as nodes:
+        assert [node.path for node in nodes] == [b""]
+
+
+@pytest.mark.usefixtures("mountable")
 def test_changes(keep: Keep, table: MountTable, tmp_path: Path) -> None:
     with changed(table, *keep(tmp_path, BELOW, ABOVE)) as found:
         seen = []
         for change in found:
             seen.append((change.kind, change.path))
             if change.node is not None and change.kind is not Kind.DELETE and stat.S_ISREG(change.node.stat.st_mode):
-                file = os.open(change.node.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=change.node.parent)
-                try:
-                    assert os.read(file, 100) == MERGED[os.fsdecode(change.path)]
-                finally:
-                    os.close(file)
+                assert read(change.node) == MERGED[os.fsdecode(change.path)]
     # Deletions stand where the driver finds them; everything else is in the order of the walk.
     assert sorted(seen, key=lambda one: one[1]) == CHANGES
     assert [one for one in seen if one[0] is not Kind.DELETE] == [one for one in CHANGES if one[0] is not Kind.DELETE]

@@ -69,7 +69,7 @@ def _command(args: Sequence[object]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
-    return {**kept, "PYTHONPATH": _ROOT, "TERM": "xterm", "COLUMNS": "120"}
+    return {**kept, "PYTHONPATH": _ROOT, "TERM": "xterm", "COLUMNS": "120", "STREAMER_DISCOVER": "0"}
 
 
 def _plain_signals() -> None:

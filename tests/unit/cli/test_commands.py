@@ -129,7 +129,7 @@ class TestListing:
         (line,) = called("ls", "containers", "--state", state).stdout.splitlines()
         assert line.split("\t")[:3] == ["web", upper.parent.name, "sample:1"]
         (container,) = json.loads(called("ls", "containers", "--json", "--state", state).stdout)
-        assert (container["name"], container["mounted"]) == ("web", False)
+        assert (container["name"], container["status"]) == ("web", "")
 
     def test_layers_and_stores(self, sample: Path) -> None:
         layers = json.loads(called("ls", "layers", "--json", "--state", sample).stdout)
@@ -233,7 +233,8 @@ class TestStore:
             try:
                 assert expected is None or path == expected
                 assert (path / "etc" / "name").read_bytes() == b"base"
-                assert json.loads(called("ls", "containers", "--json", "--state", state).stdout)[0]["mounted"] is True
+                (listed,) = json.loads(called("ls", "containers", "--json", "--state", state).stdout)
+                assert listed["status"] == "mounted"
             finally:
                 assert called("unmount", "web", "--state", state).exit_code == 0
             assert not os.path.ismount(path)

@@ -70,7 +70,7 @@ def test_help_fits_and_has_an_example(command: str, monkeypatch: pytest.MonkeyPa
         (["ls", "--nonsense"], "No such option: --nonsense"),
         (["--state", "", "ls"], "--state is empty"),
         (["ls", "--store", "nonsense"], "'nonsense' is not NAME=KIND:LOCATION"),
-        (["--store", "a=docker:/x", "ls"], "only stores of kind local"),
+        (["--store", "a=zfs:/x", "ls"], "'zfs' is not a kind of store"),
         (["serve", "--listen", ""], ""),
     ],
 )

@@ -7,13 +7,19 @@ import pytest
 from streamer import drivers
 from streamer.drivers.base import DiffDriver
 from streamer.drivers.directory import DirectoryDriver
+from streamer.drivers.fuse import FuseOverlayDriver
 from streamer.drivers.overlay import OverlayDriver
 from streamer.errors import StoreDamaged, Unsupported
 from streamer.mounts.mount import Mount, Snapshot
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "diffs"), [("overlay", OverlayDriver, True), ("directory", DirectoryDriver, False)]
+    ("name", "kind", "diffs"),
+    [
+        ("overlay", OverlayDriver, True),
+        ("directory", DirectoryDriver, False),
+        ("fuse-overlay", FuseOverlayDriver, True),
+    ],
 )
 def test_by_name(name: str, kind: type, diffs: bool) -> None:
     driver = drivers.of(Snapshot(name, ()))
@@ -22,7 +28,9 @@ def test_by_name(name: str, kind: type, diffs: bool) -> None:
 
 
 def test_unknown() -> None:
-    with pytest.raises(Unsupported, match="no driver 'btrfs'; snapshots of these can be read: directory, overlay"):
+    with pytest.raises(
+        Unsupported, match="no driver 'btrfs'; snapshots of these can be read: directory, fuse-overlay, overlay"
+    ):
         drivers.of(Snapshot("btrfs", ()))
 
 
@@ -41,3 +49,8 @@ def test_one_directory(snapshot: Snapshot, layers: tuple[bytes, ...]) -> None:
 def test_more_than_one_directory() -> None:
     with pytest.raises(StoreDamaged, match="one directory, not 2"):
         DirectoryDriver().mounts(Snapshot("directory", (b"/a",), b"/b"))
+
+
+def test_nothing_of_fuse_is_mounted() -> None:
+    with pytest.raises(Unsupported, match="can only be compared"):
+        FuseOverlayDriver().mounts(Snapshot("fuse-overlay", (b"/a",)))

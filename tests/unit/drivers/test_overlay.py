@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from streamer.changeset.change import Kind
+from streamer.changeset.content import open_regular
 from streamer.drivers.overlay import OverlayDriver
-from streamer.errors import Unsupported
+from streamer.errors import NotFound, NotPermitted, Unsupported
 from streamer.mounts import kernel
 from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
@@ -71,7 +73,12 @@ def marked(tmp_path: Path) -> tuple[Snapshot, Snapshot]:
 
 
 @pytest.mark.root
-def test_redirects_and_metacopies_are_read_through_the_mount(marked: tuple[Snapshot, Snapshot]) -> None:
+@pytest.mark.parametrize("possible", [True, False])
+def test_redirects_and_metacopies_are_read_from_below(
+    marked: tuple[Snapshot, Snapshot], monkeypatch: pytest.MonkeyPatch, possible: bool
+) -> None:
+    if not possible:
+        monkeypatch.setattr(MountTable, "possible", lambda _, mount: len(mount.layers) < 2)
     table = MountTable()
     data = {}
     with OverlayDriver().changes(table, *marked) as found:
@@ -79,7 +86,7 @@ def test_redirects_and_metacopies_are_read_through_the_mount(marked: tuple[Snaps
         for change in found:
             kinds.append((change.kind, change.path))
             if change.node is not None and change.path in (b"file", b"new/below"):
-                file = os.open(change.node.name, os.O_RDONLY, dir_fd=change.node.parent)
+                file = open_regular(change.node)
                 data[change.path] = os.read(file, 100)
                 os.close(file)
     assert sorted(kinds, key=lambda one: one[1]) == [
@@ -93,14 +100,45 @@ def test_redirects_and_metacopies_are_read_through_the_mount(marked: tuple[Snaps
 
 
 @pytest.mark.root
-def test_they_are_refused_by_name_where_nothing_can_be_mounted(
-    marked: tuple[Snapshot, Snapshot], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(MountTable, "possible", lambda _, mount: len(mount.layers) < 2)
+@pytest.mark.parametrize("mark", ["redirect", "metacopy"])
+def test_they_are_refused_by_name_where_anybody_can_write_them(tmp_path: Path, mark: str) -> None:
+    for name in ("upper/d", "lower/d"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "upper/f").write_text("data")
+    where = {"redirect": "upper/d", "metacopy": "upper/f"}[mark]
+    os.setxattr(tmp_path / where, f"user.overlay.{mark}", b"/etc")
+    parent = Snapshot("overlay", (os.fsencode(tmp_path / "lower"),), userxattr=True)
+    snapshot = Snapshot("overlay", parent.layers, os.fsencode(tmp_path / "upper"), userxattr=True)
     table = MountTable()
-    with pytest.raises(Unsupported, match=r"file|new"), OverlayDriver().changes(table, *marked) as found:
+    with pytest.raises(Unsupported, match=f"'{where[-1]}'"), OverlayDriver().changes(table, snapshot, parent) as found:
         list(found)
     assert table.statistics().leases == 0
+
+
+@pytest.mark.root
+def test_marks_that_this_process_does_not_see(
+    marked: tuple[Snapshot, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.drivers.overlay.trusted_visible", lambda: False)
+    table = MountTable()
+    snapshot, parent = marked
+    with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"), OverlayDriver().changes(table, snapshot, parent):
+        pytest.fail("opened")
+    with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"), OverlayDriver().tree(table, snapshot):
+        pytest.fail("opened")
+    with OverlayDriver().tree(table, parent) as tree:
+        assert tree.has(b"old/below")
+
+
+@pytest.mark.root
+def test_whiteouts_of_a_single_layer_are_not_its_files(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "gone", stat.S_IFCHR)
+    (tmp_path / "f").touch()
+    with OverlayDriver().tree(MountTable(), Snapshot("overlay", (bytes(tmp_path),))) as tree:
+        assert [node.path for node in tree.nodes()] == [b"", b"f"]
+        assert not tree.has(b"gone")
+        with pytest.raises(NotFound):
+            tree.status(b"gone")
 
 
 @pytest.mark.root

@@ -208,14 +208,14 @@ SEGMENT = {"type": 2, "payload": "AAAA", "position": 0}
     "damaged",
     [
         b"",
-        gzip.compress(b""),
+        gzip.compress(b"", mtime=0),
         b"no gzip",
-        gzip.compress(b"{}\n"),
-        gzip.compress(b"not json\n"),
-        gzip.compress(b"[]\n"),
-        gzip.compress(json.dumps(SEGMENT).encode()),
-        gzip.compress(json.dumps(SEGMENT).encode() + b"\n")[:-4],
-        gzip.compress(b"\xff\xfe\n"),
+        gzip.compress(b"{}\n", mtime=0),
+        gzip.compress(b"not json\n", mtime=0),
+        gzip.compress(b"[]\n", mtime=0),
+        gzip.compress(json.dumps(SEGMENT).encode(), mtime=0),
+        gzip.compress(json.dumps(SEGMENT).encode() + b"\n", mtime=0)[:-4],
+        gzip.compress(b"\xff\xfe\n", mtime=0),
         packed({**SEGMENT, "position": 1}),
         packed(SEGMENT, SEGMENT),
         packed({**SEGMENT, "payload": None}),
@@ -255,3 +255,55 @@ def test_records_of_docker_with_crcs_for_empty_files_and_long_segments() -> None
     assert segment == Segment(bytes(3 << 20))
     assert isinstance(empty, File)
     assert empty.size == 0
+
+
+def _text(*objects: object) -> list[bytes]:
+    """Lines as Go writes them: no spaces."""
+    return [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() + b"\n" for each in objects]
+
+
+CRC = base64.b64encode(b"12345678").decode()
+USUAL = [
+    {"type": 2, "payload": base64.b64encode(b"x" * 512).decode(), "position": 0},
+    {"type": 1, "name": 'quo",te" ,"size":7,\\', "size": 3, "payload": CRC, "position": 1},
+    {"type": 2, "payload": base64.b64encode(b"x" * 511).decode(), "position": 2},
+    {"type": 1, "name_raw": "/w==", "size": 900_000_000_000, "payload": CRC, "position": 3},
+    {"type": 2, "payload": base64.b64encode(b"x" * 510).decode(), "position": 4},
+    {"type": 1, "name": ',"size":9,"payload":"', "payload": None, "position": 5},
+    {"type": 1, "name_raw": "/w==", "payload": None, "position": 6},
+    {"type": 1, "payload": None, "position": 7},
+    {"type": 2, "payload": "", "position": 8},
+]
+
+
+@pytest.mark.parametrize("lines", [_text(*USUAL), [json.dumps(each).encode() + b"\n" for each in USUAL]])
+def test_length_of_every_kind_of_line(lines: list[bytes]) -> None:
+    file = io.BytesIO(gzip.compress(b"".join(lines)))
+    assert split.length(file) == 512 + 511 + 510 + 3 + 900_000_000_000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": 2, "payload": "AAA", "position": 9},
+        {"type": 2, "payload": "AAAA", "position": 8},
+        {"type": 2, "payload": None, "position": 9},
+        {"type": 1, "name": "x", "size": -3, "payload": CRC, "position": 9},
+        {"type": 1, "name": "x", "size": 3, "payload": None, "position": 9},
+        {"type": 1, "name": "x", "size": 3.5, "payload": CRC, "position": 9},
+        {"type": 1, "name": "x", "size": 3, "payload": CRC[:-2], "position": 9},
+        {"type": 3, "name": "x", "payload": None, "position": 9},
+    ],
+)
+def test_length_of_a_damaged_file(wrong: object) -> None:
+    with pytest.raises(StoreDamaged):
+        split.length(io.BytesIO(gzip.compress(b"".join(_text(*USUAL, wrong)))))
+
+
+def test_length_of_a_file_that_ends_early() -> None:
+    data = gzip.compress(b"".join(_text(*USUAL)))
+    for end in (0, 1, len(data) // 2, len(data) - 1):
+        with pytest.raises(StoreDamaged):
+            split.length(io.BytesIO(data[:end]))
+    with pytest.raises(StoreDamaged):
+        split.length(io.BytesIO(gzip.compress(b"".join(_text(*USUAL))[:-1])))

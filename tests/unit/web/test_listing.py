@@ -43,7 +43,7 @@ def test_containers(site: Site) -> None:
     assert found.keys() == {"box", *(f"many-{number}" for number in range(17))}
     assert found["box"]["image"] == TWO.id
     assert found["box"]["image_name"] == "two:latest"
-    assert found["box"]["mounted"] is False
+    assert found["box"]["status"] == ""
 
 
 def test_layers(site: Site) -> None:

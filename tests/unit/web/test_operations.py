@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -32,9 +33,9 @@ async def store(tmp_path: Path) -> AsyncIterator[LocalStore]:
 
 
 def test_health(site: Site) -> None:
-    for path in ("/healthz", "/readyz"):
+    for path, body in (("/healthz", {"status": "ok"}), ("/readyz", {"status": "ok", "stores": {"local": "ok"}})):
         answer = site.ask(path)
-        assert (answer.status, answer.body) == (200, b'{"status": "ok"}')
+        assert (answer.status, json.loads(answer.body)) == (200, body)
 
 
 async def test_draining_fails_readiness_and_refuses_exports(store: LocalStore) -> None:

@@ -11,7 +11,7 @@ from support import images
 from support.images import file, layer
 
 from streamer.errors import SourceChanged
-from streamer.stores.local import assemble
+from streamer.stores import assembly
 from streamer.stores.local.store import LocalStore
 
 MADE = images.image(layer(file("a", b"a")), layer(file("b", b"b")), names=["a:1"])
@@ -70,13 +70,13 @@ async def test_a_layer_is_looked_at_once_per_answer(tmp_path: Path, monkeypatch:
     async with LocalStore.open(tmp_path) as store:
         await take(store, *made)
         looks: list[bytes] = []
-        identity = assemble._identity
+        identity = assembly._identity
 
         def counted(path: bytes) -> Any:
             looks.append(path)
             return identity(path)
 
-        monkeypatch.setattr(assemble, "_identity", counted)
+        monkeypatch.setattr(assembly, "_identity", counted)
         for answer in (store.images(), store.image("many:1"), store.layers(), store.named("many")):
             looks.clear()
             assert await answer

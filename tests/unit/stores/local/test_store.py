@@ -56,7 +56,7 @@ async def test_container(tmp_path: Path) -> None:
         status = os.stat(made.snapshot.upper)
         assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o751, 5, 6)
         assert os.listdir(made.snapshot.upper) == []
-        assert await store.containers() == [made]
+        assert (await store.containers()).items == (made,)
         for reference in ("box", made.id, made.id[:12], made.id[:5]):
             assert await store.container(reference) == made
         unnamed = await store.create(MADE.id)
@@ -135,7 +135,7 @@ async def test_a_mounted_container_in_use(own: bool, tmp_path: Path) -> None:
         finally:
             if str(place) in Path("/proc/self/mountinfo").read_text():
                 subprocess.run(["umount", "-l", place], check=True)
-        assert await store.containers() == []
+        assert not (await store.containers()).items
         assert not (tmp_path / "state/containers" / made.id).exists()
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
@@ -370,7 +370,7 @@ async def test_cancelled_import_leaves_nothing(tmp_path: Path) -> None:
                 await store.import_archive(images.Bytes(archive, most=10_000), progress=progress)
             assert scope.cancelled_caught
             assert os.listdir(tmp_path / "staging") == os.listdir(tmp_path / "layers") == []
-            assert await store.images() == []
+            assert not (await store.images()).items
 
 
 @pytest.mark.slow

@@ -1,0 +1,167 @@
+"""The stores of this node, found where engines keep them unless told otherwise.
+
+What is found is what was there when streamer started; what this user may not read is told, not served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamer import log as logs
+from streamer.errors import StreamerError
+from streamer.stores import location
+from streamer.stores.containers_storage.discovery import discovered as storage
+from streamer.stores.docker.store import uses_containerd
+from streamer.stores.location import Location
+
+log = logs.logger("streamer.discovery")
+
+_CONFIG = 1 << 20
+_MOBY = "moby"
+"""The namespace in containerd that dockerd keeps its things in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Whose stores are looked for, and where: all of the environment that matters, as plain values."""
+
+    environment: Mapping[str, str]
+    uid: int
+    home: Path
+    root: Path = Path("/")
+
+    def at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    @property
+    def run(self) -> Path:
+        """Where this user's daemons have their sockets."""
+        given = self.environment.get("XDG_RUNTIME_DIR")
+        return Path(given) if given else self.at(f"/run/user/{self.uid}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`closed` are stores that are there but may not be read by this user, each with its reason."""
+
+    stores: tuple[Location, ...]
+    closed: tuple[tuple[Location, str], ...] = ()
+
+
+async def discover(node: Node) -> Found:
+    """Every engine's store on the node, one for each namespace of a containerd."""
+    stores: list[Location] = []
+    closed: list[tuple[Location, str]] = []
+    docker = _docker(node)
+    in_containerd = False
+    for each in docker:
+        if not os.access(each.place, os.R_OK | os.X_OK):
+            closed.append((each, "its files may not be read by this user"))
+        elif uses_containerd(Path(each.place)):
+            in_containerd = True
+        else:
+            stores.append(each)
+    found = storage(node.environment, node.uid, node.home, node.root)
+    if found is not None:
+        each = Location(
+            location.CONTAINERS_STORAGE,
+            location.CONTAINERS_STORAGE,
+            str(found.graphroot),
+            str(found.runroot) if found.runroot is not None else "",
+        )
+        if os.access(found.graphroot, os.R_OK | os.X_OK):
+            stores.append(each)
+        else:
+            closed.append((each, "its files may not be read by this user"))
+    for each in _containerd(node):
+        if os.access(each.place, os.R_OK | os.W_OK):
+            stores += await _namespaces(each, with_moby=in_containerd)
+        else:
+            closed.append((each, "its socket may not be used by this user"))
+    return Found(tuple(stores), tuple(closed))
+
+
+def docker_sockets(node: Node) -> tuple[str, ...]:
+    """Unix sockets at which a dockerd may answer, most likely first."""
+    given = [node.environment.get("DOCKER_HOST", "")]
+    given += _strings(_daemon_json(node).get("hosts"))
+    sockets = [each.removeprefix("unix://") for each in given if each.startswith("unix://")]
+    sockets += [str(node.at("/run/docker.sock")), str(node.run / "docker.sock")]
+    return tuple(dict.fromkeys(sockets))
+
+
+def _docker(node: Node) -> list[Location]:
+    """A data-root for the daemon of the machine, and one for this user's own."""
+    chosen = _daemon_json(node).get("data-root")
+    roots = [Path(chosen) if isinstance(chosen, str) and chosen.startswith("/") else node.at("/var/lib/docker")]
+    if node.uid != 0:
+        data = node.environment.get("XDG_DATA_HOME")
+        roots.insert(0, (Path(data) if data else node.home / ".local/share") / "docker")
+    names = ("docker", "docker-root")
+    there = [root for root in roots if _has_docker(root)]
+    return [Location(name, location.DOCKER, str(root)) for name, root in zip(names, there, strict=False)]
+
+
+def _has_docker(root: Path) -> bool:
+    """A directory that a dockerd has worked in; one that may not be looked into may well be."""
+    try:
+        names = os.listdir(root)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return "containers" in names or "image" in names or any(_is_remapped(name) for name in names)
+
+
+def _is_remapped(name: str) -> bool:
+    uid, dot, gid = name.partition(".")
+    return bool(dot) and uid.isdigit() and gid.isdigit()
+
+
+def _daemon_json(node: Node) -> dict[str, object]:
+    for path in (node.at("/etc/docker/daemon.json"), node.home / ".config/docker/daemon.json"):
+        try:
+            with open(path, "rb") as file:
+                value = json.loads(file.read(_CONFIG))
+        except (OSError, ValueError):
+            continue
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _strings(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _containerd(node: Node) -> list[Location]:
+    """The system's containerd, else the one that a dockerd started for itself."""
+    given = node.environment.get("CONTAINERD_ADDRESS", "").removeprefix("unix://")
+    for path in (given, node.at("/run/containerd/containerd.sock"), node.at("/run/docker/containerd/containerd.sock")):
+        if path and Path(path).is_socket():
+            return [Location(location.CONTAINERD, location.CONTAINERD, str(path))]
+    return []
+
+
+async def _namespaces(each: Location, *, with_moby: bool) -> list[Location]:
+    from streamer.stores.containerd.store import namespaces
+
+    try:
+        found = await namespaces(each.place)
+    except StreamerError as error:
+        # Served all the same: what it holds is then told to be unreachable, until it answers.
+        log.warning("containerd does not answer", code=error.code, error=str(error))
+        return [each]
+    named = []
+    for namespace in found:
+        if namespace == _MOBY:
+            # With a graph driver, dockerd keeps only running processes there: nothing to export.
+            if with_moby:
+                named.append(Location("docker", each.kind, each.place, namespace))
+        else:
+            named.append(Location(f"containerd-{namespace}", each.kind, each.place, namespace))
+    return named

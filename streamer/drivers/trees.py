@@ -1,0 +1,112 @@
+"""The two ways to read a file system: through a mount's root, or its layers one by one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+
+from streamer.changeset.change import Node
+from streamer.changeset.descriptor import open_below, open_in_root
+from streamer.changeset.failures import name_too_long
+from streamer.changeset.layers import Layers
+from streamer.changeset.merge import directory, merge
+from streamer.changeset.walk import Select, walk
+from streamer.drivers.base import Tree
+from streamer.errors import NotFound, SourceFailed, shown
+from streamer.mounts.mount import Mount
+from streamer.mounts.table import MountTable
+
+Vanished = Callable[[bytes], None]
+
+
+@contextmanager
+def mounted(table: MountTable, mount: Mount, *, shared: bool) -> Iterator[Tree]:
+    """A tree read through a lease of its mount."""
+    with table.lease(mount, shared=shared) as root:
+        yield _Mounted(root)
+
+
+@contextmanager
+def opened(table: MountTable, layers: Sequence[bytes], *, shared: bool) -> Iterator[list[int]]:
+    """A lease of each directory, in order. Only the topmost may be written meanwhile: all below are always shared."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(table.lease(Mount((layer,)), shared=shared or bool(number)))
+            for number, layer in enumerate(layers)
+        ]
+
+
+class _Mounted:
+    def __init__(self, root: int) -> None:
+        self._root = root
+
+    def status(self, path: bytes) -> os.stat_result:
+        head, base = _split(path)
+        parent = open_in_root(self._root, head or b".")
+        try:
+            return _looked_at(base, parent, path)
+        finally:
+            os.close(parent)
+
+    def has(self, path: bytes) -> bool:
+        try:
+            os.close(open_below(self._root, path))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                return False
+            raise SourceFailed(f"cannot look at '{shown(path)}': {error.strerror}") from error
+        return True
+
+    def nodes(
+        self, path: bytes = b"", *, select: Select | None = None, on_vanished: Vanished | None = None
+    ) -> Generator[Node, None, None]:
+        head, base = _split(path)
+        if not base:
+            yield from walk(self._root, select=select, on_vanished=on_vanished)
+            return
+        parent = open_in_root(self._root, head or b".")
+        try:
+            yield from walk(parent, start=base, select=select, on_vanished=on_vanished)
+        finally:
+            os.close(parent)
+
+
+class Merged:
+    """A tree read from its layers, which stay the caller's to close."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._stack = layers.stack
+
+    def status(self, path: bytes) -> os.stat_result:
+        head, base = _split(path)
+        with closing(merge(self._stack, within=directory(self._stack, head), start=base)) as nodes:
+            return next(nodes).stat
+
+    def has(self, path: bytes) -> bool:
+        return self._layers.lookup(path) is not None
+
+    def nodes(
+        self, path: bytes = b"", *, select: Select | None = None, on_vanished: Vanished | None = None
+    ) -> Generator[Node, None, None]:
+        head, base = _split(path)
+        within = directory(self._stack, head)
+        return merge(self._stack, within=within, start=base, select=select, on_vanished=on_vanished)
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    *head, base = [part for part in path.split(b"/") if part not in (b"", b".")] or [b""]
+    return b"/".join(head), base
+
+
+def _looked_at(name: bytes, parent: int, path: bytes) -> os.stat_result:
+    try:
+        return os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"there is no '{shown(path)}' in this file system") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise name_too_long(path) from None
+        raise SourceFailed(f"cannot look at '{shown(path)}': {error.strerror}") from error

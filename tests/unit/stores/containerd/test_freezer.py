@@ -1,0 +1,130 @@
+"""Pausing by what containerd says of a container's task."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from streamer.errors import Conflict, EngineUnreachable
+from streamer.stores.containerd.api.task_pb2 import Process, Status
+from streamer.stores.containerd.api.tasks_pb2 import GetResponse
+from streamer.stores.containerd.freezer import ContainerdFreezer
+from streamer.stores.containerd.methods import PAUSE_TASK, RESUME_TASK, TASK
+
+
+class Task:
+    """A task that can be paused; `status` is None where there is none."""
+
+    def __init__(self, engine: Any, refusal: Callable[..., Exception], status: str | None) -> None:
+        self.status = status
+        self._refusal = refusal
+        engine.on(TASK, self._get)
+        engine.on(PAUSE_TASK, lambda _: self._become("PAUSED"))
+        engine.on(RESUME_TASK, lambda _: self._become("RUNNING"))
+
+    def _get(self, _: Any) -> GetResponse:
+        if self.status is None:
+            raise self._refusal("NOT_FOUND")
+        return GetResponse(process=Process(status=Status.Value(self.status)))
+
+    def _become(self, status: str) -> Empty:
+        self.status = status
+        return Empty()
+
+
+def freezer(engine: Any) -> ContainerdFreezer:
+    return ContainerdFreezer(engine.client(), str(engine.socket), "tests", "c1")
+
+
+def test_a_running_container(engine: Any, refusal: Callable[..., Exception]) -> None:
+    task, made = Task(engine, refusal, "RUNNING"), freezer(engine)
+    assert not made.still()
+    assert made.pause()
+    assert (task.status, made.still()) == ("PAUSED", True)
+    made.resume()
+    assert task.status == "RUNNING"
+    made.resume()
+    assert {question.container_id for _, question, _ in engine.asked} == {"c1"}
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "CREATED", "STOPPED", None])
+def test_nothing_to_pause(engine: Any, refusal: Callable[..., Exception], status: str | None) -> None:
+    task, made = Task(engine, refusal, status), freezer(engine)
+    assert not made.pause()
+    assert made.still()
+    assert task.status == status
+
+
+@pytest.mark.parametrize(("then", "error"), [("STOPPED", None), (None, None), ("PAUSED", None), ("RUNNING", Conflict)])
+def test_pausing_fails(
+    engine: Any, refusal: Callable[..., Exception], then: str | None, error: type[Exception] | None
+) -> None:
+    task, made = Task(engine, refusal, "RUNNING"), freezer(engine)
+
+    def fail(_: Any) -> Empty:
+        task.status = then
+        raise refusal("UNKNOWN", "cannot pause")
+
+    engine.on(PAUSE_TASK, fail)
+    if error is None:
+        assert not made.pause()
+    else:
+        with pytest.raises(error, match="c1"):
+            made.pause()
+
+
+@pytest.mark.parametrize(("then", "error"), [("STOPPED", None), (None, None), ("RUNNING", None), ("PAUSED", Conflict)])
+def test_resuming_fails(
+    engine: Any, refusal: Callable[..., Exception], then: str | None, error: type[Exception] | None
+) -> None:
+    task, made = Task(engine, refusal, "PAUSED"), freezer(engine)
+
+    def fail(_: Any) -> Empty:
+        task.status = then
+        raise refusal("UNKNOWN")
+
+    engine.on(RESUME_TASK, fail)
+    if error is None:
+        made.resume()
+    else:
+        with pytest.raises(error, match="c1"):
+            made.resume()
+
+
+def test_an_answer_that_was_lost_leaves_nothing_paused(engine: Any, refusal: Callable[..., Exception]) -> None:
+    task, made = Task(engine, refusal, "RUNNING"), freezer(engine)
+
+    def lose(_: Any) -> Empty:
+        task.status = "PAUSED"
+        raise refusal("UNAVAILABLE")
+
+    engine.on(PAUSE_TASK, lose)
+    with pytest.raises(EngineUnreachable):
+        made.pause()
+    assert task.status == "RUNNING"
+
+
+def test_the_command_that_resumes(engine: Any, refusal: Callable[..., Exception]) -> None:
+    task, made = Task(engine, refusal, "PAUSED"), freezer(engine)
+    done = subprocess.run(made.resume_command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr, task.status) == (0, b"", "RUNNING")
+    done = subprocess.run([*made.resume_command[:3], "/nowhere", "n", "c1"], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"container c1 could not be resumed" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert subprocess.run([sys.executable, *made.resume_command[1:3]], capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "STOPPED", "CREATED", None])
+def test_what_did_not_stand_still_all_the_time(
+    engine: Any, refusal: Callable[..., Exception], status: str | None
+) -> None:
+    task, made = Task(engine, refusal, "RUNNING"), freezer(engine)
+    assert made.pause()
+    task.status = status
+    assert not made.still()

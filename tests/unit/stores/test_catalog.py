@@ -1,0 +1,66 @@
+"""Look-ups across stores: what is in several, and what one store that fails does to the rest: nothing."""
+
+from __future__ import annotations
+
+import pytest
+from support import images
+from support.images import file, layer
+from support.indexes import MemoryIndex, store
+
+from streamer.errors import Ambiguous, EngineUnreachable, InvalidRequest, NotFound
+from streamer.stores.catalog import Catalog
+from streamer.stores.index import Index, IndexedStore
+
+ONE = images.image(layer(file("a", b"1")))
+TWO = images.image(layer(file("a", b"2")))
+
+
+def catalog(**kept: MemoryIndex) -> Catalog:
+    for name, index in kept.items():
+        index.store = name
+    return Catalog({name: store(index) for name, index in kept.items()})
+
+
+async def _unreachable() -> Index:
+    raise EngineUnreachable("containerd does not answer")
+
+
+async def test_the_same_image_twice() -> None:
+    both = catalog(a=MemoryIndex().add(ONE, "x:1"), b=MemoryIndex().add(ONE, "x:1"))
+    assert [(image.store, image.id) for image in await both.images()] == [("a", ONE.id), ("b", ONE.id)]
+    for text in ("x:1", ONE.id):
+        with pytest.raises(Ambiguous, match=r"in several stores \(a, b\)") as raised:
+            await both.image(text)
+        assert raised.value.details["candidates"] == [{"store": "a", "id": ONE.id}, {"store": "b", "id": ONE.id}]
+        assert (await both.image(text, "b")).store == "b"
+    with pytest.raises(Ambiguous):
+        await both.named("x")
+    assert [image.store for _, image in await both.named("x", "a")] == ["a"]
+
+
+async def test_one_layer_in_two_stores_is_one_layer() -> None:
+    both = catalog(a=MemoryIndex().add(ONE), b=MemoryIndex().add(ONE).add(TWO))
+    assert (await both.layer(ONE.diff_ids[0])).store == "a"
+    assert (await both.layer(TWO.diff_ids[0])).store == "b"
+    assert len(await both.layers()) == 3
+
+
+async def test_a_store_that_fails() -> None:
+    good = store(MemoryIndex("good").add(ONE, "x:1"))
+    bad = IndexedStore("bad", "containerd:/s", _unreachable)
+    both = Catalog({"bad": bad, "good": good})
+    found = await both.images()
+    assert [image.id for image in found] == [ONE.id]
+    assert [(each.store, each.id, each.error.code) for each in found.damaged] == [("bad", "", "engine_unreachable")]
+    assert (await both.image("x:1")).store == "good"
+    with pytest.raises(EngineUnreachable):  # it might be there
+        await both.image("y:1")
+    with pytest.raises(EngineUnreachable):
+        await both.images("bad")
+    with pytest.raises(NotFound, match="in store good"):
+        await both.image("y:1", "good")
+
+
+async def test_unknown_store() -> None:
+    with pytest.raises(InvalidRequest, match="known stores: a"):
+        await catalog(a=MemoryIndex()).images("b")

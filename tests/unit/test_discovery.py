@@ -1,0 +1,144 @@
+"""Which stores are found on a node, from files and sockets below a root that the test makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import anyio
+import pytest
+
+from streamer import opening
+from streamer.discovery import Found, Node, discover, docker_sockets
+from streamer.errors import InvalidRequest, NotFound
+from streamer.settings import load
+from streamer.stores.location import Location
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "root"
+    made.mkdir()
+    return made
+
+
+def node(root: Path, *, uid: int = 0, **environment: str) -> Node:
+    return Node(environment, uid, root / "home", root)
+
+
+def found(root: Path, *, uid: int = 0, **environment: str) -> Found:
+    return anyio.run(discover, node(root, uid=uid, **environment))
+
+
+def docker_root(path: Path) -> Path:
+    (path / "image/overlay2/imagedb/content/sha256").mkdir(parents=True)
+    (path / "containers").mkdir()
+    return path
+
+
+def storage(path: Path) -> Path:
+    for name in ("overlay-images", "overlay-layers"):
+        (path / name).mkdir(parents=True)
+    return path
+
+
+def daemon_json(root: Path, **value: object) -> None:
+    (root / "etc/docker").mkdir(parents=True)
+    (root / "etc/docker/daemon.json").write_text(json.dumps(value))
+
+
+def test_an_empty_node(root: Path) -> None:
+    assert found(root) == Found(())
+
+
+def test_where_engines_keep_their_stores_by_default(root: Path) -> None:
+    place = docker_root(root / "var/lib/docker")
+    graphroot = storage(root / "var/lib/containers/storage")
+    assert found(root).stores == (
+        Location("docker", "docker", str(place)),
+        Location("containers-storage", "containers-storage", str(graphroot), str(root / "run/containers/storage")),
+    )
+
+
+def test_a_data_root_of_its_own(root: Path) -> None:
+    docker_root(root / "var/lib/docker")
+    chosen = docker_root(root / "srv/docker")
+    daemon_json(root, **{"data-root": str(chosen), "hosts": ["unix:///srv/d.sock", "tcp://0.0.0.0:2375", 5]})
+    assert found(root).stores == (Location("docker", "docker", str(chosen)),)
+    sockets = docker_sockets(node(root, DOCKER_HOST="unix:///mine.sock", XDG_RUNTIME_DIR="/run/me"))
+    assert sockets == ("/mine.sock", "/srv/d.sock", str(root / "run/docker.sock"), "/run/me/docker.sock")
+
+
+@pytest.mark.parametrize("data", ["", "[]", "{", '{"data-root": 5}', "\xff"])
+def test_a_broken_daemon_json_is_no_daemon_json(root: Path, data: str) -> None:
+    place = docker_root(root / "var/lib/docker")
+    (root / "etc/docker").mkdir(parents=True)
+    (root / "etc/docker/daemon.json").write_bytes(data.encode("latin-1"))
+    assert found(root).stores == (Location("docker", "docker", str(place)),)
+
+
+def test_a_remapped_engine(root: Path) -> None:
+    docker_root(root / "var/lib/docker/100000.100000")
+    assert [each.name for each in found(root).stores] == ["docker"]
+
+
+def test_stores_of_an_ordinary_user(root: Path) -> None:
+    docker_root(root / "home/.local/share/docker")
+    storage(root / "home/.local/share/containers/storage")
+    names = [(each.name, each.place) for each in found(root, uid=1000).stores]
+    assert names == [
+        ("docker", str(root / "home/.local/share/docker")),
+        ("containers-storage", str(root / "home/.local/share/containers/storage")),
+    ]
+
+
+def test_what_may_not_be_read_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = docker_root(root / "var/lib/docker")
+    monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(closed))
+    assert found(root).stores == ()
+    assert [each.name for each, _ in found(root).closed] == ["docker"]
+
+
+def test_a_containerd_that_does_not_answer_is_served_all_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)  # a socket's address may have 107 bytes
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("s")
+        assert found(root, CONTAINERD_ADDRESS=str(root / "s")).stores == (
+            Location("containerd", "containerd", str(root / "s")),
+        )
+
+
+async def test_named_stores(tmp_path: Path) -> None:
+    place = docker_root(tmp_path / "docker")
+    settings = load(stores=(f"mine=docker:{place}+/run/d.sock", f"here=local:{tmp_path}/state"))
+    async with opening.opened_stores(settings, create=True) as stores:
+        assert [(name, store.location) for name, store in stores.items()] == [
+            ("mine", f"docker:{place}+/run/d.sock"),
+            ("here", f"local:{tmp_path}/state"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("stores", "error", "complaint"),
+    [
+        (("a=docker:/nowhere/at/all",), NotFound, "there is no directory /nowhere/at/all for store a"),
+        (("a=local:/nowhere/at/all",), NotFound, "there is no store at /nowhere/at/all"),
+        (("a=docker:/tmp", "a=oci-layout:/tmp"), InvalidRequest, "two stores are named 'a'"),
+        (("a=local:/tmp/1", "b=local:/tmp/2"), InvalidRequest, "only one embedded store"),
+    ],
+)
+async def test_named_stores_that_cannot_be_opened(
+    stores: tuple[str, ...], error: type[Exception], complaint: str
+) -> None:
+    with pytest.raises(error, match=complaint):
+        async with opening.opened_stores(load(stores=stores), create=False):
+            pass
+
+
+async def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
+    async with opening.opened_stores(load(state=tmp_path / "state", discover=False), create=False) as stores:
+        assert stores == {}
+    async with opening.opened_stores(load(state=tmp_path / "state", discover=False), create=True) as stores:
+        assert list(stores) == ["local"]
