@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -25,9 +26,9 @@ from streamer.opening import opened_stores
 from streamer.settings import Settings
 from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
-from streamer.web.app import application
-from streamer.web.server import Server, listening
-from streamer.web.site import Health, Site
+
+if TYPE_CHECKING:
+    from streamer.web.server import Server
 
 log = logs.logger("streamer.service")
 
@@ -86,6 +87,11 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
     third signal ends the process where it stands: mounts are gone with it, an import is swept at the next start.
     `ready` is called with the addresses once they answer.
     """
+    # Half of what a command of the command line would otherwise wait for.
+    from streamer.web.app import application
+    from streamer.web.server import listening
+    from streamer.web.site import Health, Site
+
     logs.configure(settings.log_level, settings.log_format)
     _raise_file_limit()
     asked = _Asked()

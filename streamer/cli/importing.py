@@ -12,8 +12,8 @@ from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
 from streamer.errors import InvalidArchive, LimitExceeded, Unsupported
 from streamer.stores.base import ArchiveKind
+from streamer.stores.values import image_value
 from streamer.tar.reader import Limits
-from streamer.web.listing import image_value
 
 if TYPE_CHECKING:
     from streamer.service import Service

@@ -85,19 +85,19 @@ def ls(
 
 
 async def _records(service: Service, what: str, name: str | None) -> list[dict[str, Any]]:
-    from streamer.web import listing
+    from streamer.stores import values
 
     catalog = service.catalog
     if what == "stores":
-        return [listing.store_value(each) for each in catalog.stores(name)]
+        return [values.store_value(each) for each in catalog.stores(name)]
     if what == "images":
         images = await catalog.images(name)
-        return [*map(listing.image_value, images), *map(listing.damaged_value, images.damaged)]
+        return [*map(values.image_value, images), *map(values.damaged_value, images.damaged)]
     if what == "containers":
         containers = await catalog.containers(name)
-        return [*map(listing.container_value, containers), *map(listing.damaged_value, containers.damaged)]
+        return [*map(values.container_value, containers), *map(values.damaged_value, containers.damaged)]
     layers = await catalog.layers(name)
-    return [*map(listing.layer_value, layers), *map(listing.damaged_value, layers.damaged)]
+    return [*map(values.layer_value, layers), *map(values.damaged_value, layers.damaged)]
 
 
 def _damaged(what: str, one: Record) -> str:

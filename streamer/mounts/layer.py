@@ -28,8 +28,8 @@ _READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def opened_layers(mount: Mount) -> Iterator[list[int]]:
     """O_PATH descriptors of the layers of `mount`, in order, closed at the end of the block.
 
-    A symlink is not followed as the last component. SourceChanged for a directory that is not there, StoreDamaged for
-    what is no directory, NotPermitted, LimitExceeded (open files), MountFailed (too many layers), else SourceFailed.
+    SourceChanged for a directory that is not there, StoreDamaged for what is no directory (see `open_layer`),
+    NotPermitted, LimitExceeded (open files), MountFailed (too many layers), else SourceFailed.
     """
     check_count(len(mount.layers))
     with contextlib.ExitStack() as stack:
@@ -70,13 +70,30 @@ def _opened(path: bytes, which: str) -> int:
     if not path.startswith(b"/") or b"\0" in path:
         raise StoreDamaged(f"{which} has no absolute path; its store's files are wrong")
     try:
-        return os.open(path, _LAYER)
+        return open_layer(path)
     except OSError as error:
         # Two components tell which layer it is; the whole path is the host's business and goes to the log only.
         name = os.fsdecode(b"/".join(path.rsplit(b"/", 2)[1:]))
         failure = _failure(which, f" {name!r}", error)
         failure.add_note(f"layer directory: {path!r}")
         raise failure from error
+
+
+def open_layer(path: bytes) -> int:
+    """An O_PATH descriptor of a directory by its absolute path, the caller's to close. OSError.
+
+    Symbolic links are followed nowhere on the way: stores give the paths that their roots really have, and who owns a
+    store may not lead us out of it.
+    """
+    here = os.open(b"/", _LAYER)
+    for name in path.split(b"/"):
+        if name:
+            try:
+                below = os.open(name, _LAYER, dir_fd=here)
+            finally:
+                os.close(here)
+            here = below
+    return here
 
 
 def _failure(which: str, name: str, error: OSError) -> StreamerError:

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from streamer.changeset import content, descriptor
 from streamer.errors import SourceChanged, StoreDamaged, StreamerError, shown
+from streamer.mounts.layer import open_layer
 from streamer.stores.base import Guard
 from streamer.tar import split
 
@@ -113,7 +114,7 @@ def trees(path: bytes, what: str) -> Callable[[], AbstractContextManager[Tree]]:
 @contextlib.contextmanager
 def _tree(path: bytes, what: str) -> Iterator[Tree]:
     try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = open_layer(path)
     except OSError as error:
         raise SourceChanged(
             f"the directory of {what} cannot be opened: {os.strerror(error.errno or 0)}; its store may have removed it"

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from streamer.errors import Draining, InvalidArchive, Stalled, Unsupported
 from streamer.stores.base import ArchiveKind
+from streamer.stores.values import image_value
 from streamer.tar.reader import Limits
-from streamer.web.listing import image_value
 from streamer.web.site import SITE
 
 _ENOUGH = 64 << 10

@@ -47,7 +47,8 @@ def _overlay(options: Sequence[str], what: str) -> Snapshot:
 def _path(text: str, what: str) -> bytes:
     if not os.path.isabs(text):
         raise StoreDamaged(f"the mount of {what} names a directory without an absolute path")
-    return os.fsencode(text)
+    # Leases follow no links; containerd's root may well lie behind one.
+    return os.fsencode(os.path.realpath(text))
 
 
 def _ids(values: dict[str, str], what: str) -> Ids | None:

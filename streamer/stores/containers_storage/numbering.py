@@ -1,55 +1,12 @@
 """How owners on disk are numbered inside of containers: in the stores of ordinary users, and with `--userns`.
 
-The ranges are those of user_namespaces(7) and subuid(5).
+The ranges are those of user_namespaces(7).
 """
 
 from __future__ import annotations
 
-import pwd
-from collections.abc import Iterator
-from pathlib import Path
-
 from streamer.mounts.mount import Ids, Range
 from streamer.stores.containers_storage.records import ContainerRecord, IdMap, LayerRecord
-
-_LINES = 1 << 20
-_EVERYBODY = 1 << 32
-
-
-def of_owner(uid: int, gid: int, subuid: Path, subgid: Path) -> Ids:
-    """The user namespace that engines make for an ordinary user: root is the user, then the subordinate IDs."""
-    names = {str(uid)}
-    try:
-        names.add(pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        pass  # an owner of another machine: the number has to do
-    return Ids(_with_subordinate(uid, subuid, names), _with_subordinate(gid, subgid, names))
-
-
-def _with_subordinate(owner: int, path: Path, names: set[str]) -> tuple[Range, ...]:
-    ranges: list[Range] = [(0, owner, 1)]
-    inside = 1
-    for first, count in _subordinate(path, names):
-        ranges.append((inside, first, count))
-        inside += count
-    return tuple(ranges)
-
-
-def _subordinate(path: Path, names: set[str]) -> Iterator[tuple[int, int]]:
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_LINES).decode("utf-8", "replace")
-    except OSError:
-        return
-    for line in text.splitlines():
-        name, _, numbers = line.strip().partition(":")
-        first, _, count = numbers.partition(":")
-        if name in names and _is_number(first) and _is_number(count) and int(count) > 0:
-            yield int(first), int(count)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text[:20]) < _EVERYBODY
 
 
 def of_layers(layer: LayerRecord, owner: Ids | None) -> Ids | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from streamer.stores import subids
 from streamer.stores.base import Store
-from streamer.stores.containers_storage import numbering
 from streamer.stores.containers_storage.index import StorageIndex
 from streamer.stores.containers_storage.making import Making
 from streamer.stores.containers_storage.options import StorageOptions
@@ -70,7 +70,7 @@ class _Known:
 
     def _new_reader(self, found: str) -> Reader:
         def place(path: Path, label: str = "") -> Place:
-            return Place(self._name, os.fsencode(path.absolute()), found, label)
+            return Place(self._name, os.fsencode(os.path.realpath(path)), found, label)
 
         places = [place(self._graphroot)]
         if self._options.imagestore is not None:
@@ -87,7 +87,7 @@ class _Known:
             store=self._name,
             reader=reader,
             kind=kind(reader.graph, uid),
-            owner=numbering.of_owner(uid, gid, options.subuid, options.subgid) if uid else None,
+            owner=subids.rootless(uid, gid, options.subuid, options.subgid) if uid else None,
             splits=self._splits,
             graphroot=self._graphroot,
             runroot=self._runroot,

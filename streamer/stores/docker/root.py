@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamer.errors import StoreDamaged, StreamerError, Unsupported
 from streamer.mounts.mount import Ids
-from streamer.stores.docker import subids
+from streamer.stores import subids
 from streamer.stores.docker.files import Files, failed
 
 DRIVERS = ("overlay2", "vfs")
@@ -45,7 +45,7 @@ def locate(name: str, root: Path, etc: Path = _ETC) -> DataRoot:
 
     Unsupported where another graph driver or containerd keeps the images; NotPermitted; StoreDamaged.
     """
-    files = Files(os.fsencode(os.path.abspath(root)))
+    files = Files(os.fsencode(os.path.realpath(root)))
     driver = _driver(files)
     below = _remapped(files)
     if driver is None or (below and not _holds_anything(files, driver)):
@@ -124,5 +124,7 @@ def _owned(files: Files, driver: str, etc: Path) -> DataRoot:
     except OSError as error:
         raise failed("the data-root", error) from error
     if status.st_uid != 0:
-        return DataRoot(files, driver, subids.rootless(status.st_uid, status.st_gid, etc), rootless=True)
+        return DataRoot(
+            files, driver, subids.rootless(status.st_uid, status.st_gid, etc / "subuid", etc / "subgid"), rootless=True
+        )
     return DataRoot(files, driver)

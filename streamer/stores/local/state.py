@@ -91,7 +91,7 @@ class State:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[State]:
     """The store directory, made (0700) where it is missing. NotPermitted, StorageFull."""
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.realpath(path))  # leases of layers follow no links
     with contextlib.ExitStack() as stack, storage(f"the store directory {path}"):
         os.makedirs(path, mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

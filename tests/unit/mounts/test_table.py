@@ -141,6 +141,16 @@ def test_a_bad_layer_is_named(
     assert table.statistics() == Statistics(leases=0, mounts=0, leased=0, mounted=0, failed=0)
 
 
+def test_nobody_leads_a_lease_out_of_a_store(make_layers: MakeLayers) -> None:
+    """A store's owner may be anybody: a link above the layer would show us what only we may read."""
+    (layer,) = make_layers(1)
+    above = os.path.dirname(layer)
+    os.rename(above, above + b".kept")
+    os.symlink(above + b".kept", above)
+    with pytest.raises(StoreDamaged, match="is not a directory"), MountTable().lease(Mount((layer,))):
+        pytest.fail("leased")
+
+
 @pytest.mark.parametrize("path", [b"relative", b"", b"/with\0nul"])
 def test_a_path_that_is_none(path: bytes) -> None:
     with pytest.raises(StoreDamaged, match="has no absolute path"), MountTable().lease(Mount((path,))):

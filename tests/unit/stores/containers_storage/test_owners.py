@@ -13,7 +13,7 @@ from support.images import file, layer
 
 from streamer.errors import Unsupported
 from streamer.mounts.mount import OVERFLOW, Ids, Snapshot
-from streamer.stores.containers_storage import numbering
+from streamer.stores import subids
 from streamer.stores.containers_storage.options import StorageOptions
 from streamer.stores.containers_storage.places import Place
 from streamer.stores.containers_storage.status import status
@@ -29,11 +29,11 @@ UIDMAP = {
 def test_subordinate_ids(tmp_path: Path) -> None:
     (tmp_path / "subuid").write_text("other:1:2\n54321:100000:65536\n\n54321:bad:1\n54321:300000:10\n54321:5:0\n")
     (tmp_path / "subgid").write_bytes(b"54321:400000:1\n\xff\n54321\n54321:1:99999999999999999999\n")
-    ids = numbering.of_owner(54321, 54322, tmp_path / "subuid", tmp_path / "subgid")
+    ids = subids.rootless(54321, 54322, tmp_path / "subuid", tmp_path / "subgid")
     assert ids.users == ((0, 54321, 1), (1, 100_000, 65_536), (65_537, 300_000, 10))
     assert ids.groups == ((0, 54322, 1), (1, 400_000, 1))
-    assert numbering.of_owner(7, 8, tmp_path / "no", tmp_path / "no") == Ids(((0, 7, 1),), ((0, 8, 1),))
-    root = numbering.of_owner(0, 0, tmp_path / "subuid", tmp_path / "no")
+    assert subids.rootless(7, 8, tmp_path / "no", tmp_path / "no") == Ids(((0, 7, 1),), ((0, 8, 1),))
+    root = subids.rootless(0, 0, tmp_path / "subuid", tmp_path / "no")
     assert root.inside(0, 0) == (0, 0)
     assert root.inside(1, 1) == (OVERFLOW, OVERFLOW)
 

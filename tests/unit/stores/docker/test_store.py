@@ -14,7 +14,7 @@ from support.images import directory, file, layer, symlink, whiteout
 
 from streamer.errors import NotFound, SourceChanged, StoreDamaged, Unsupported
 from streamer.mounts.mount import Ids
-from streamer.stores.docker import subids
+from streamer.stores import subids
 from streamer.stores.docker.containers import status
 from streamer.stores.docker.root import locate
 from streamer.stores.docker.store import docker_store, uses_containerd
@@ -224,7 +224,7 @@ def test_owners_of_a_remapped_engine(tmp_path: Path) -> None:
 
 def test_owners_of_an_ordinary_user(tmp_path: Path) -> None:
     (tmp_path / "subuid").write_text("nobody:100000:65536\n65534:400000:10\nelse:1:1\n")
-    found = subids.rootless(65534, 65533, tmp_path)
+    found = subids.rootless(65534, 65533, tmp_path / "subuid", tmp_path / "subgid")
     assert found.users == ((0, 65534, 1), (1, 100000, 65536), (65537, 400000, 10))
     assert found.groups == ((0, 65533, 1),)
 

@@ -13,6 +13,7 @@ _LENGTH = 65536
 _REMAPPED = "dockremap"
 """The user of `userns-remap: default`."""
 _MAX_FILE = 1 << 20
+_EVERYBODY = 1 << 32
 
 Owned = tuple[str, int, int]
 """(user, first ID on disk, how many)"""
@@ -27,16 +28,15 @@ def remapped(uid: int, gid: int, etc: Path) -> Ids:
     return Ids(_beginning(uid, etc / "subuid"), _beginning(gid, etc / "subgid"))
 
 
-def rootless(uid: int, gid: int, etc: Path) -> Ids:
+def rootless(uid: int, gid: int, subuid: Path, subgid: Path) -> Ids:
     """Of an engine that runs as that ordinary user: root is the user, and the user's ranges follow from 1 on."""
     own = {str(uid)}
     try:
         own.add(pwd.getpwuid(uid).pw_name)
     except KeyError:
-        pass
+        pass  # an owner of another machine: the number has to do
     users, groups = (
-        _placed(((start, count) for user, start, count in _ranges(etc / name) if user in own), 1)
-        for name in ("subuid", "subgid")
+        _placed(((start, count) for user, start, count in _ranges(file) if user in own), 1) for file in (subuid, subgid)
     )
     return Ids(((0, uid, 1), *users), ((0, gid, 1), *groups))
 
@@ -72,6 +72,10 @@ def _ranges(file: Path) -> list[Owned]:
     for line in text.splitlines():
         user, _, rest = line.strip().partition(":")
         start, _, count = rest.partition(":")
-        if user and start.isdecimal() and count.isdecimal() and int(count):
+        if user and _is_number(start) and _is_number(count) and int(count):
             found.append((user, int(start), int(count)))
     return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text[:20]) < _EVERYBODY
