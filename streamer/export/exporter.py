@@ -187,7 +187,7 @@ class Exporter:
             session = Session(self.mounts, export.report, pipe.check, self.pauses)
             # Checked before compression as well: a compressor may take minutes of zeros before it gives anything.
             chunks = _while_read(verified(plan.chunks(session), plan.title, plan.size, plan.digest), pipe)
-            with closing(chunks), closing(compressed(chunks, plan.compression)) as body:
+            with closing(chunks), closing(compressed(chunks, plan.body)) as body:
                 for chunk in body:
                     pipe.send(chunk)
         except BaseException as caught:  # noqa: ASYNC103  # a thread's own function: it cannot be cancelled

@@ -94,6 +94,13 @@ class ExportPlan:
     compression: Compression = Compression.NONE
     size: int | None = None
     digest: str | None = None
+    coding: Compression = Compression.NONE
+    """How the body is compressed on its way only (HTTP's content coding); never besides `compression`."""
+
+    @property
+    def body(self) -> Compression:
+        """How the bytes that leave are compressed."""
+        return self.compression if self.coding is Compression.NONE else self.coding
 
     @property
     def filename(self) -> str:
@@ -108,9 +115,9 @@ class ExportPlan:
     @property
     def length(self) -> int | None:
         """Bytes of the whole body, None where only sending it can tell."""
-        return self.size if self.compression is Compression.NONE else None
+        return self.size if self.body is Compression.NONE else None
 
     @property
     def body_digest(self) -> str | None:
         """The digest of the body as sent, None where only sending it can tell."""
-        return self.digest if self.compression is Compression.NONE else None
+        return self.digest if self.body is Compression.NONE else None

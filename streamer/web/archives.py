@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -11,7 +12,8 @@ from streamer.export.diff import plan_changes, plan_diff
 from streamer.export.image import Format, plan_images
 from streamer.export.layer import plan_layer
 from streamer.export.plan import ExportPlan
-from streamer.web import respond
+from streamer.tar.compression import Compression
+from streamer.web import negotiate, respond
 from streamer.web.parameters import options
 from streamer.web.site import SITE
 
@@ -57,6 +59,9 @@ async def _images(request: web.Request, names: list[str], values: dict[str, Any]
 
 
 async def _answer(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
+    coding = negotiate.coding(request.headers.getall(hdrs.ACCEPT_ENCODING, ()))
+    if plan.compression is Compression.NONE:
+        plan = replace(plan, coding=coding)
     if request.method == hdrs.METH_HEAD:
         return respond.head(plan)
     return await respond.stream(request, plan)

@@ -6,8 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from streamer.errors import Draining, StreamerError
+from streamer.errors import Draining
 from streamer.web.site import SITE
+
+_PATIENCE = 0.5
+"""Seconds that a store has to answer: who asks whether we are ready often waits no more than one."""
 
 
 async def healthz(_request: web.Request, _values: dict[str, Any]) -> web.Response:
@@ -23,19 +26,12 @@ async def readyz(request: web.Request, _values: dict[str, Any]) -> web.Response:
     site = request.app[SITE]
     if site.health.draining:
         raise Draining("the service is shutting down")
-    stores: dict[str, str] = {}
-    failed: StreamerError | None = None
-    for store in site.catalog.stores():
-        try:
-            await store.named("readiness")  # a look-up that finds nothing and costs next to nothing
-            stores[store.name] = "ok"
-        except StreamerError as error:
-            if store is site.local:
-                raise
-            stores[store.name] = error.code
-            failed = error
-    if failed is not None and "ok" not in stores.values():
-        raise failed
+    failed = await site.catalog.health(_PATIENCE)
+    stores = {store.name: failed[store.name].code if store.name in failed else "ok" for store in site.catalog.stores()}
+    if site.local is not None and site.local.name in failed:
+        raise failed[site.local.name]
+    if failed and "ok" not in stores.values():
+        raise next(iter(failed.values()))
     return web.json_response({"status": "ok", "stores": stores})
 
 

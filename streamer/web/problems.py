@@ -24,6 +24,7 @@ STATUS: dict[str, int] = {
     "not_permitted": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "stalled": 408,
     "ambiguous": 409,
     "conflict": 409,
@@ -55,6 +56,12 @@ class Malformed(StreamerError):
 
 class MethodNotAllowed(StreamerError):
     code = "method_not_allowed"
+
+
+class NotAcceptable(StreamerError):
+    """The client accepts no form of the answer that could be given."""
+
+    code = "not_acceptable"
 
 
 class HttpVersion(StreamerError):

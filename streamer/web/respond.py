@@ -21,6 +21,7 @@ from streamer.export.exporter import ExportStream
 from streamer.export.plan import ExportPlan
 from streamer.log import logger
 from streamer.oci import digest as digests
+from streamer.tar.compression import Compression
 from streamer.web.problems import HttpVersion
 from streamer.web.site import SITE, Site
 
@@ -41,8 +42,11 @@ def headers(plan: ExportPlan) -> dict[str, str]:
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="{plan.filename}"',
         hdrs.CACHE_CONTROL: "no-store",
         hdrs.ACCEPT_RANGES: "none",
+        hdrs.VARY: hdrs.ACCEPT_ENCODING,
         "X-Content-Type-Options": "nosniff",
     }
+    if plan.coding is not Compression.NONE:
+        known[hdrs.CONTENT_ENCODING] = plan.coding.value
     if plan.length is not None:
         known[hdrs.CONTENT_LENGTH] = str(plan.length)
     if plan.body_digest is not None and digests.algorithm(plan.body_digest) == "sha256":
