@@ -201,10 +201,9 @@ def _opened(chosen: Settings) -> Iterator[Finding]:
 
     try:
         yield from on(chosen, command)
-    except NotFound:
-        if chosen.stores:
-            raise
     except StreamerError as error:
+        if isinstance(error, NotFound) and not chosen.stores:
+            return  # nothing is here yet, which is no fault
         yield Finding("stores", "store", False, True, f"It cannot be opened: {error} (exit code {status(error)}).")
 
 

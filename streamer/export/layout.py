@@ -93,4 +93,6 @@ def _pulled(image: Image) -> tuple[Descriptor, Manifest] | None:
     if found != digests.encoded(config.digest) or named != kept or len(kept) != len(image.layers):
         return None
     media_type = parsed.media_type or media.MANIFEST
+    if media_type not in media.MANIFESTS:
+        return None  # it would go into the index as it is, where readers pass over what they do not know
     return Descriptor(media_type, digests.digest(image.manifest), len(image.manifest)), parsed

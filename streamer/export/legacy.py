@@ -122,4 +122,4 @@ def _v1_id(v1: dict[str, Any], chain_id: str, parent: str) -> str:
 
 
 def _sorted(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -6,10 +6,12 @@ and a look-up fails for its sake only if no other store has what is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from streamer.errors import Ambiguous, InvalidRequest, NotFound, StreamerError
+import anyio
+
+from streamer.errors import Ambiguous, EngineUnreachable, InvalidRequest, NotFound, StreamerError
 from streamer.oci.reference import Reference
 from streamer.stores.base import Container, Damaged, Image, Layer, Listing, Store
 
@@ -79,20 +81,33 @@ class Catalog:
         layers = list(found.values())
         return next((each for each in layers if each.assemble is not None), layers[0])
 
+    async def health(self, patience: float) -> dict[str, StreamerError]:
+        """The stores that do not answer now, or not within `patience` seconds, each with its error."""
+
+        async def answers(each: Store) -> None:
+            try:
+                with anyio.fail_after(patience):
+                    await each.named("readiness")  # finds nothing, and costs next to nothing
+            except TimeoutError:
+                raise EngineUnreachable(f"store {each.name} does not answer within {patience:g} seconds") from None
+
+        return {
+            each.name: answer
+            for each, answer in await _answers(self.stores(), answers)
+            if isinstance(answer, StreamerError)
+        }
+
     async def _asked(self, what: str, store: str | None, look_up: Callable[[Store], Awaitable[T]]) -> dict[str, T]:
         """What each store answers that knows of it: at least one answer, or the error why there is none."""
         found: dict[str, T] = {}
         failed: StreamerError | None = None
-        for each in self.stores(store):
-            try:
-                found[each.name] = await look_up(each)
-            except NotFound:
-                continue
-            except (InvalidRequest, Ambiguous):
-                raise
-            except StreamerError as error:
-                if failed is None:
-                    failed = error
+        for each, answer in await _answers(self.stores(store), look_up):
+            if not isinstance(answer, StreamerError):
+                found[each.name] = answer
+            elif isinstance(answer, (InvalidRequest, Ambiguous)):
+                raise answer
+            elif not isinstance(answer, NotFound) and failed is None:
+                failed = answer
         if not found:
             raise failed or NotFound(f"there is no {what} in {self._where(store)}")
         return found
@@ -100,20 +115,41 @@ class Catalog:
     async def _listed(self, store: str | None, look_up: Callable[[Store], Awaitable[Listing[T]]]) -> Listing[T]:
         items: list[T] = []
         damaged: list[Damaged] = []
-        for each in self.stores(store):
-            try:
-                found = await look_up(each)
-            except StreamerError as error:
-                if store is not None:
-                    raise
-                damaged.append(Damaged(each.name, "", (), error))
-                continue
-            items += found.items
-            damaged += found.damaged
+        for each, answer in await _answers(self.stores(store), look_up):
+            if not isinstance(answer, StreamerError):
+                items += answer.items
+                damaged += answer.damaged
+            elif store is not None:
+                raise answer
+            else:
+                damaged.append(Damaged(each.name, "", (), answer))
         return Listing(tuple(items), tuple(damaged))
 
     def _where(self, store: str | None) -> str:
         return f"store {store}" if store is not None else "any store" if len(self._stores) != 1 else "the store"
+
+
+async def _answers(
+    stores: Sequence[Store], look_up: Callable[[Store], Awaitable[T]]
+) -> list[tuple[Store, T | StreamerError]]:
+    """What each store answers, in their order. All are asked at once: one that hangs makes nobody wait but itself."""
+    answers: dict[str, T | StreamerError] = {}
+    unexpected: list[Exception] = []
+
+    async def ask(each: Store) -> None:
+        try:
+            answers[each.name] = await look_up(each)
+        except StreamerError as error:
+            answers[each.name] = error
+        except Exception as error:
+            unexpected.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for each in stores:
+            tasks.start_soon(ask, each)
+    if unexpected:
+        raise unexpected[0]
+    return [(each, answers[each.name]) for each in stores]
 
 
 def _only(what: str, found: Mapping[str, tuple[T, Iterable[str]]]) -> T:

@@ -272,6 +272,12 @@ class TestDoctor:
         (store,) = [one for one in json.loads(result.stdout) if one["name"] == "store"]
         assert (result.exit_code, store["ok"]) == (1, False)
 
+    def test_a_named_store_that_is_not_there(self, tmp_path: Path) -> None:
+        result = called("doctor", "--json", "--store", f"x=docker:{tmp_path}/none")
+        (store,) = [one for one in json.loads(result.stdout) if one["name"] == "store"]
+        assert (result.exit_code, store["ok"]) == (1, False)
+        assert "there is no directory" in store["follows"]
+
     def test_a_state_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         result = called("doctor", "--json", "--state", tmp_path / "file" / "state")

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from support import exports, images, leaks
 from support.images import MadeImage, directory, file, layer
-from support.layouts import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Layout, tag
+from support.layouts import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Layout,
+    tag,
+)
 
 from streamer.errors import ConsumerGone, SourceChanged, StoreDamaged, StreamerError, Unsupported
 from streamer.export.image import Format, plan_images
@@ -337,3 +345,24 @@ async def test_the_end_check_of_a_blob(error: StreamerError, layout: Layout) -> 
 
     with pytest.raises(type(error)):
         await saved(replace(image, layers=(image.layers[0], replace(image.layers[1], guard=guard))))
+
+
+@pytest.mark.parametrize("media_type", ["text/html", "\ud800x"])
+async def test_a_manifest_of_no_known_type_stays_out_of_the_index(media_type: str, layout: Layout) -> None:
+    """Readers would pass over an entry of a type that they do not know, and a lone surrogate is no UTF-8."""
+    image = made()
+    value = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": layout.blob(image.data, OCI_CONFIG),
+        "layers": layout.layers(image),
+    }
+    listed = layout.blob(json.dumps(value).encode(), OCI_MANIFEST)
+    layout.index({**listed, "annotations": tag("1")})
+    (entry,) = index(members(await exports.body(await planned(layout))))
+    assert entry["mediaType"] == OCI_MANIFEST
+
+
+async def test_a_configuration_that_is_no_utf_8(layout: Layout) -> None:
+    layout.index(layout.image(images.image(BASE, author="\ud800"), annotations=tag("1")))
+    assert members(await exports.body(await planned(layout, format=Format.DOCKER_LEGACY)))

@@ -63,7 +63,7 @@ def test_the_best_way_is_taken(
     ("errors", "why"),
     [
         ((REFUSED, REFUSED, REFUSED), "this process lacks CAP_SYS_ADMIN"),
-        ((UNKNOWN, UNKNOWN, UNKNOWN), "(Function not implemented): images, layers"),
+        ((UNKNOWN, UNKNOWN, UNKNOWN), "(Function not implemented): images and layers"),
         ((UNKNOWN, UNKNOWN, REFUSED), "this process lacks CAP_SYS_ADMIN"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 from support import images
 from support.images import file, layer
@@ -64,3 +65,38 @@ async def test_a_store_that_fails() -> None:
 async def test_unknown_store() -> None:
     with pytest.raises(InvalidRequest, match="known stores: a"):
         await catalog(a=MemoryIndex()).images("b")
+
+
+async def test_a_store_that_hangs_keeps_readiness_from_nobody() -> None:
+    async def hang() -> Index:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    both = Catalog({"hung": IndexedStore("hung", "containerd:/s", hang), "good": store(MemoryIndex("good"))})
+    with anyio.fail_after(5):
+        failed = await both.health(0.05)
+    assert {name: error.code for name, error in failed.items()} == {"hung": "engine_unreachable"}
+
+
+async def test_stores_are_asked_at_once() -> None:
+    """Each waits for the other to be asked: one after another they would wait for ever."""
+    arrived = {"a": anyio.Event(), "b": anyio.Event()}
+
+    def met(name: str, other: str) -> IndexedStore:
+        async def read() -> Index:
+            arrived[name].set()
+            await arrived[other].wait()
+            return MemoryIndex(name)
+
+        return IndexedStore(name, f"{name}:/", read)
+
+    with anyio.fail_after(5):
+        assert not (await Catalog({"a": met("a", "b"), "b": met("b", "a")}).images()).items
+
+
+async def test_an_unexpected_error_comes_out_as_it_is() -> None:
+    async def read() -> Index:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Catalog({"a": IndexedStore("a", "a:/", read)}).images()
