@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +143,19 @@ def _containerd(node: Node) -> list[Location]:
     """The system's containerd, else the one that a dockerd started for itself."""
     given = node.environment.get("CONTAINERD_ADDRESS", "").removeprefix("unix://")
     for path in (given, node.at("/run/containerd/containerd.sock"), node.at("/run/docker/containerd/containerd.sock")):
-        if path and Path(path).is_socket():
+        if path and _may_be_socket(path):
             return [Location(location.CONTAINERD, location.CONTAINERD, str(path))]
     return []
+
+
+def _may_be_socket(path: str | Path) -> bool:
+    """Whether a socket is there, or something is that this user may not look at."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 async def _namespaces(each: Location, *, with_moby: bool) -> list[Location]:

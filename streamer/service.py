@@ -76,7 +76,10 @@ async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[S
 def _no_store(settings: Settings) -> str:
     if settings.stores:
         return "there is no embedded store among those that --store names; --store NAME=local:DIR adds one"
-    return f"there is no store at {settings.state}; `streamer import` makes one"
+    here = f"there is no store at {settings.state}; `streamer import` makes one"
+    if not settings.discover:
+        return here
+    return f"{here}; and no engine's store was found on this node that this user may read (see `streamer doctor`)"
 
 
 async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> int:
@@ -111,7 +114,9 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 hosts=settings.hosts,
             )
             async with listening(application(site), settings.listen) as server:
-                log.info("serving", addresses=server.addresses, state=str(settings.state))
+                log.info(
+                    "serving", addresses=server.addresses, stores=[each.location for each in opened.catalog.stores()]
+                )
                 if ready is not None:
                     ready(server.addresses)
                 await asked.to_drain.wait()

@@ -90,6 +90,8 @@ def _wrong(error: Mapping[str, Any]) -> str:
     match error["type"]:
         case "int_parsing":
             return "is not a whole number"
+        case "bool_parsing" | "bool_type":
+            return "is neither yes nor no"
         case "float_parsing":
             return "is not a number"
         case "greater_than":

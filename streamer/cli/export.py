@@ -60,7 +60,14 @@ def export(
             show_default=False,
         ),
     ] = None,
-    compression: Annotated[Compression, typer.Option(metavar="METHOD", help="none, gzip, bzip2, xz or zstd.")] = "none",
+    compression: Annotated[
+        Compression | None,
+        typer.Option(
+            metavar="METHOD",
+            help="none, gzip, bzip2, xz or zstd. Without it, what the FILE's name says (.gz, .tgz, .zst …), else none.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         Profile,
         typer.Option(
@@ -125,7 +132,7 @@ def export(
         from streamer.tar.entry import Profile
 
         options = Options(
-            compression=Compression(compression),
+            compression=Compression(compression or _named(output)),
             profile=Profile(profile),
             include=tuple(include or ()),
             exclude=tuple(exclude or ()),
@@ -137,6 +144,23 @@ def export(
         _tell(await _send(service, plan, output))
 
     work(context, state, store, command)
+
+
+_SUFFIXES: dict[str, Compression] = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".bz2": "bzip2",
+    ".tbz2": "bzip2",
+    ".xz": "xz",
+    ".txz": "xz",
+    ".zst": "zstd",
+    ".tzst": "zstd",
+}
+
+
+def _named(output: str | None) -> Compression:
+    """The compression that a file's name promises: `x.tar.gz` that is a plain tar would mislead whoever gets it."""
+    return _SUFFIXES.get(os.path.splitext(output or "")[1].lower(), "none")
 
 
 def _path(path: str | None) -> bytes:

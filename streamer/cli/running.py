@@ -17,8 +17,10 @@ from streamer.cli.exit import Interrupted
 from streamer.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from streamer.errors import StreamerError
     from streamer.service import Service
     from streamer.settings import Settings
+    from streamer.stores.base import Store
 
 T = TypeVar("T")
 
@@ -92,7 +94,12 @@ async def _served(chosen: Settings, command: Callable[[Service], Awaitable[T]], 
     from streamer.service import service
 
     async with service(chosen, create=create) as opened:
+        opened.catalog.on_silent = _warn
         return await command(opened)
+
+
+def _warn(store: Store, error: StreamerError) -> None:
+    say(f"warning: store {store.name} could not be asked: {error}")
 
 
 class _Outcome(Generic[T]):

@@ -12,8 +12,11 @@ from typing import TypeVar
 import anyio
 
 from streamer.errors import Ambiguous, EngineUnreachable, InvalidRequest, NotFound, StreamerError
+from streamer.log import logger
 from streamer.oci.reference import Reference
 from streamer.stores.base import Container, Damaged, Image, Layer, Listing, Store
+
+log = logger("streamer.stores")
 
 T = TypeVar("T")
 
@@ -23,6 +26,8 @@ class Catalog:
 
     def __init__(self, stores: Mapping[str, Store]) -> None:
         self._stores = dict(stores)
+        self.on_silent: Callable[[Store, StreamerError], None] = _logged
+        """Told of each store that could not be asked while another one had the answer: it might have had one, too."""
 
     def __repr__(self) -> str:
         return f"<Catalog {', '.join(self._stores) or 'empty'}>"
@@ -100,16 +105,18 @@ class Catalog:
     async def _asked(self, what: str, store: str | None, look_up: Callable[[Store], Awaitable[T]]) -> dict[str, T]:
         """What each store answers that knows of it: at least one answer, or the error why there is none."""
         found: dict[str, T] = {}
-        failed: StreamerError | None = None
+        silent: list[tuple[Store, StreamerError]] = []
         for each, answer in await _answers(self.stores(store), look_up):
             if not isinstance(answer, StreamerError):
                 found[each.name] = answer
             elif isinstance(answer, (InvalidRequest, Ambiguous)):
                 raise answer
-            elif not isinstance(answer, NotFound) and failed is None:
-                failed = answer
+            elif not isinstance(answer, NotFound):
+                silent.append((each, answer))
         if not found:
-            raise failed or NotFound(f"there is no {what} in {self._where(store)}")
+            raise silent[0][1] if silent else NotFound(f"there is no {what} in {self._where(store)}")
+        for each, error in silent:
+            self.on_silent(each, error)
         return found
 
     async def _listed(self, store: str | None, look_up: Callable[[Store], Awaitable[Listing[T]]]) -> Listing[T]:
@@ -127,6 +134,10 @@ class Catalog:
 
     def _where(self, store: str | None) -> str:
         return f"store {store}" if store is not None else "any store" if len(self._stores) != 1 else "the store"
+
+
+def _logged(store: Store, error: StreamerError) -> None:
+    log.warning("store not asked", store=store.name, code=error.code, error=str(error))
 
 
 async def _answers(
@@ -157,6 +168,9 @@ def _only(what: str, found: Mapping[str, tuple[T, Iterable[str]]]) -> T:
     if len(found) > 1:
         candidates = [{"store": name, "id": identity} for name, (_, ids) in found.items() for identity in ids]
         names = ", ".join(found)
-        raise Ambiguous(f"{what} is in several stores ({names}); say which one is meant", candidates=candidates)
+        raise Ambiguous(
+            f"{what} is in several stores ({names}); say which one is meant with store= (--from-store)",
+            candidates=candidates,
+        )
     ((answer, _),) = found.values()
     return answer

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from streamer.errors import Draining
+from streamer.web.problems import Unready
 from streamer.web.site import SITE
 
 _PATIENCE = 0.5
@@ -28,10 +29,9 @@ async def readyz(request: web.Request, _values: dict[str, Any]) -> web.Response:
         raise Draining("the service is shutting down")
     failed = await site.catalog.health(_PATIENCE)
     stores = {store.name: failed[store.name].code if store.name in failed else "ok" for store in site.catalog.stores()}
-    if site.local is not None and site.local.name in failed:
-        raise failed[site.local.name]
-    if failed and "ok" not in stores.values():
-        raise next(iter(failed.values()))
+    embedded = site.local is not None and site.local.name in failed
+    if embedded or (failed and "ok" not in stores.values()):
+        raise Unready("not ready: " + "; ".join(map(str, failed.values())), stores=stores)
     return web.json_response({"status": "ok", "stores": stores})
 
 

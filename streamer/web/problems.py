@@ -40,6 +40,7 @@ STATUS: dict[str, int] = {
     "busy": 503,
     "engine_unreachable": 503,
     "draining": 503,
+    "unready": 503,
     "http_version": 505,
     "storage_full": 507,
 }
@@ -62,6 +63,12 @@ class NotAcceptable(StreamerError):
     """The client accepts no form of the answer that could be given."""
 
     code = "not_acceptable"
+
+
+class Unready(StreamerError):
+    """Stores that have to answer do not; `details["stores"]` says which."""
+
+    code = "unready"
 
 
 class HttpVersion(StreamerError):

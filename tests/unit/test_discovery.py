@@ -110,6 +110,21 @@ def test_a_containerd_that_does_not_answer_is_served_all_the_same(root: Path, mo
         )
 
 
+def test_a_socket_that_may_not_even_be_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dockerd makes /run/containerd for root alone; nobody else's commands may fail for that."""
+    hidden = str(root / "run/containerd/containerd.sock")
+    look = os.stat
+
+    def stat(path: object, *arguments: object, **more: object) -> object:
+        if str(path) == hidden:
+            raise PermissionError(13, "Permission denied", hidden)
+        return look(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert found(root, uid=1000).stores == ()
+    assert [each.place for each, _ in found(root, uid=1000).closed] == [hidden]
+
+
 async def test_named_stores(tmp_path: Path) -> None:
     place = docker_root(tmp_path / "docker")
     settings = load(stores=(f"mine=docker:{place}+/run/d.sock", f"here=local:{tmp_path}/state"))

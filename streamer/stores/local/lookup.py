@@ -33,7 +33,7 @@ async def image(transaction: Transaction, text: str, store: str) -> ImageRow:
     identity = await _image_id(transaction, text, store)
     row = await catalog.image(transaction, identity)
     if row is None:
-        raise NotFound(f"there is no image {text[:300]!r} in this store")
+        raise NotFound(f"there is no image {text[:300]!r} in the embedded store")
     return row
 
 
@@ -65,7 +65,7 @@ async def _image_id(transaction: Transaction, text: str, store: str) -> str:
             return candidates[0]
     if name is None and prefix is None:
         references.parse(text)  # raises, and says what is wrong
-    raise NotFound(f"there is no image {text[:300]!r} in this store")
+    raise NotFound(f"there is no image {text[:300]!r} in the embedded store")
 
 
 def _ambiguous(message: str, store: str, identities: list[str]) -> Ambiguous:
@@ -96,7 +96,7 @@ async def container(transaction: Transaction, text: str, store: str) -> Containe
             row = await catalog.container(transaction, "id", candidates[0])
     if row is None:
         container_name(text)
-        raise NotFound(f"there is no container {text!r} in this store")
+        raise NotFound(f"there is no container {text!r} in the embedded store")
     return row
 
 
@@ -105,7 +105,7 @@ async def layer(transaction: Transaction, text: str, store: str) -> LayerRow:
     prefix = text if digests.is_digest(text) else _as_prefix(text)
     if prefix is None:
         digests.parse(text)
-        raise NotFound(f"there is no layer {text[:80]!r} in this store")
+        raise NotFound(f"there is no layer {text[:80]!r} in the embedded store")
     found: dict[str, LayerRow] = {}
     for column in ("chain", "diff"):
         for row in await catalog.layers_like(transaction, column, prefix):
@@ -115,5 +115,5 @@ async def layer(transaction: Transaction, text: str, store: str) -> LayerRow:
     if len(found) > 1:
         raise _ambiguous(f"several layers have a digest that begins with {text!r}", store, sorted(found))
     if not found:
-        raise NotFound(f"there is no layer {text!r} in this store")
+        raise NotFound(f"there is no layer {text!r} in the embedded store")
     return next(iter(found.values()))

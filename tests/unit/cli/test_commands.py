@@ -81,6 +81,26 @@ class TestExport:
         assert (tmp_path / "l.tar").read_bytes() == TOP
 
     @pytest.mark.parametrize(
+        ("name", "more", "magic"),
+        [
+            ("l.tar", [], TOP[:4]),
+            ("l.tar.gz", [], b"\x1f\x8b"),
+            ("l.TGZ", [], b"\x1f\x8b"),
+            ("l.tar.zst", [], b"\x28\xb5\x2f\xfd"),
+            ("l.tar.xz", [], b"\xfd7zXZ"),
+            ("l.tbz2", [], b"BZh"),
+            ("l.tar.gz", ["--compression", "none"], TOP[:4]),
+            ("l.gz", ["--compression", "zstd"], b"\x28\xb5\x2f\xfd"),
+        ],
+    )
+    def test_a_file_is_what_its_name_says(
+        self, sample: Path, tmp_path: Path, name: str, more: list[str], magic: bytes
+    ) -> None:
+        result = called("export", "layer", images.sha256(TOP), "-o", tmp_path / name, *more, "--state", sample)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert (tmp_path / name).read_bytes().startswith(magic)
+
+    @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
             (["image", "nonsense"], 3, "no image"),

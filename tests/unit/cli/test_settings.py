@@ -17,6 +17,7 @@ from streamer.settings import load, misspelt
         ("STREAMER_MAX_EXPORTS", "10001", "is more than 10000"),
         ("STREAMER_STALL_TIMEOUT", "soon", "is not a number"),
         ("STREAMER_STALL_TIMEOUT", "0", "is not more than 0.0"),
+        ("STREAMER_DISCOVER", "maybe", "is neither yes nor no"),
         ("STREAMER_LOG_FORMAT", "xml", "is not 'auto', 'console' or 'json'"),
     ],
 )

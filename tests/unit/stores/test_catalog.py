@@ -53,7 +53,10 @@ async def test_a_store_that_fails() -> None:
     found = await both.images()
     assert [image.id for image in found] == [ONE.id]
     assert [(each.store, each.id, each.error.code) for each in found.damaged] == [("bad", "", "engine_unreachable")]
+    silent: list[tuple[str, str]] = []
+    both.on_silent = lambda each, error: silent.append((each.name, error.code))
     assert (await both.image("x:1")).store == "good"
+    assert silent == [("bad", "engine_unreachable")]  # it might have it as well
     with pytest.raises(EngineUnreachable):  # it might be there
         await both.image("y:1")
     with pytest.raises(EngineUnreachable):

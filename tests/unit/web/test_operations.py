@@ -17,7 +17,7 @@ from support.images import file, layer
 from support.serving import served
 from support.sites import Site
 
-from streamer.errors import Draining
+from streamer.errors import Draining, StoreDamaged
 from streamer.stores.local.store import LocalStore
 
 BIG = images.image(layer(*(file(f"f{number}", bytes(1 << 20)) for number in range(24))), names=["big:1"])
@@ -120,3 +120,14 @@ async def test_metrics(store: LocalStore) -> None:
         assert found["streamer_exports_total", ("image", "client_gone")] == 1
         assert found["streamer_requests_total", ("404",)] == 1
         assert found["streamer_export_seconds_count", ("image",)] == 2
+
+
+async def test_readiness_tells_which_store_does_not_answer(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def named(_: object, repository: str) -> list[object]:
+        raise StoreDamaged("streamer.db cannot be read")
+
+    monkeypatch.setattr(LocalStore, "named", named)
+    async with served(store) as running:
+        answer = await asyncio.to_thread(ask, running.port, "/readyz")
+    members = problem(answer)
+    assert (answer.status, members["code"], members["stores"]) == (503, "unready", {"local": "store_damaged"})
