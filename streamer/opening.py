@@ -83,7 +83,9 @@ async def _opened(each: Location, stack: AsyncExitStack) -> Store:
     path = Path(each.place).absolute()  # noqa: ASYNC240
     await _require_directory(path, each)
     if each.kind == location.DOCKER:
-        return docker_store(each.name, path, [each.extra] if each.extra else docker_sockets(node()))
+        if each.extra:
+            return docker_store(each.name, path, [each.extra], named=True)
+        return docker_store(each.name, path, docker_sockets(node()))
     if each.kind == location.CONTAINERS_STORAGE:
         return _containers_storage(each, path)
     return oci_layout(each.name, path)

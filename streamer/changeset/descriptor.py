@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from typing import Final
 
 from streamer.changeset.failures import changed, quoted, reading_failed
@@ -100,11 +101,38 @@ def open_in_root(root: int, path: bytes, flags: int = os.O_PATH | os.O_CLOEXEC) 
                 if error.errno != errno.EAGAIN:
                     raise
     except OSError as error:
-        raise _not_opened(path, error) from None
+        raise not_opened(path, error) from None
     raise changed(path, "its directories are renamed all the time")
 
 
-def _not_opened(path: bytes, error: OSError) -> NotFound | InvalidRequest | Unsupported | SourceFailed:
+class Components:
+    """The components of a path still to be looked up in a chroot, one after the other, with those of links followed."""
+
+    def __init__(self, path: bytes) -> None:
+        self._todo = path.split(b"/")[::-1]
+        self._links = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._todo:
+            name = self._todo.pop()
+            if name not in (b"", b"."):
+                yield name
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes after the component just given, not even a slash."""
+        return not self._todo
+
+    def follow(self, target: bytes) -> None:
+        """Goes on with a link's target, from the root if that begins with a slash. OSError (ELOOP) after 40 links."""
+        self._links += 1
+        if self._links > _LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        self._todo.extend(target.split(b"/")[::-1])
+
+
+def not_opened(path: bytes, error: OSError) -> NotFound | InvalidRequest | Unsupported | SourceFailed:
+    """The error to raise when a path that somebody asked for could not be followed to its end."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return NotFound(f"there is no {quoted(path)}")
@@ -162,13 +190,9 @@ def _open_below_by_hand(root: int, path: bytes, flags: int) -> int:
 def _open_in_root_by_hand(root: int, path: bytes, flags: int) -> int:
     device = os.fstat(root).st_dev
     trail = [os.open(b".", LOOKUP | os.O_DIRECTORY, dir_fd=root)]
-    todo = path.split(b"/")[::-1]
-    links = 0
+    components = Components(path)
     try:
-        while todo:
-            name = todo.pop()
-            if name in (b"", b"."):
-                continue
+        for name in components:
             if name == b"..":
                 if len(trail) > 1:
                     os.close(trail.pop())
@@ -179,15 +203,12 @@ def _open_in_root_by_hand(root: int, path: bytes, flags: int) -> int:
             st = os.fstat(trail[-1])
             if st.st_dev != device:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-            if stat.S_ISLNK(st.st_mode) and (todo or not flags & os.O_NOFOLLOW):
+            if stat.S_ISLNK(st.st_mode) and not (components.last and flags & os.O_NOFOLLOW):
                 target = os.readlink(b"", dir_fd=trail[-1])
                 os.close(trail.pop())
-                links += 1
-                if links > _LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                components.follow(target)
                 while target.startswith(b"/") and len(trail) > 1:
                     os.close(trail.pop())
-                todo.extend(target.split(b"/")[::-1])
         # The descriptor found is opened again with the flags asked for: nothing is looked up by name any more.
         if flags & os.O_PATH:
             if flags & os.O_DIRECTORY and not stat.S_ISDIR(os.fstat(trail[-1]).st_mode):

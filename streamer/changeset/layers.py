@@ -12,14 +12,11 @@ from typing import Final
 
 from streamer.changeset.change import Node
 from streamer.changeset.content import link_target, open_regular, xattrs
-from streamer.changeset.failures import quoted
 from streamer.changeset.marks import Marks
 from streamer.changeset.parts import Directory, Met
 from streamer.changeset.stack import Stack
-from streamer.errors import InvalidRequest
 
 _REMEMBERED: Final = 1024
-_LINKS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +74,6 @@ class Layers:
         directory = self._directory(parent)
         met = self.stack.find(directory, name, path) if directory else None
         return None if met is None else Found(path, met.part.layer, met.stat, self, met)
-
-    def resolve(self, path: bytes, *, follow: bool = True) -> bytes | None:
-        """`path` with every link followed as in a chroot (the last one only if `follow`); None if nothing is there.
-
-        InvalidRequest after 40 links.
-        """
-        here: list[bytes] = []
-        todo = path.split(b"/")[::-1]
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                del here[-1:]
-                continue
-            found = self.lookup(b"/".join((*here, name)))
-            if found is None:
-                return None
-            if stat.S_ISLNK(found.stat.st_mode) and (todo or follow):
-                links += 1
-                if links > _LINKS:
-                    raise InvalidRequest(f"{quoted(path)} leads through too many symbolic links")
-                target = found.readlink()
-                if target.startswith(b"/"):
-                    here.clear()
-                todo.extend(target.split(b"/")[::-1])
-            else:
-                here.append(name)
-        return b"/".join(here)
 
     def node(self, found: Found) -> Node:
         """The thing found as a node, for the functions of `content`; valid until the next look-up."""

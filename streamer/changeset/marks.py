@@ -97,9 +97,9 @@ class Marks:
         """Whether an empty file has the whiteout attribute, which counts in directories that have `xwhiteouts`."""
         return attribute(node, self.prefix + "whiteout") is not None
 
-    def hidden_by_file(self, node: Node) -> bool:
-        """Whether a file `.wh.NAME` beside the node, of the same layer, deletes the name."""
-        return self.fuse and _has(node.parent, WHITEOUT_PREFIX + node.name, node.path)
+    def hidden_by_file(self, parent: int, name: bytes, path: bytes) -> bool:
+        """Whether a file `.wh.NAME` in a layer's directory deletes the name there; `path` is for errors."""
+        return self.fuse and _has(parent, WHITEOUT_PREFIX + name, path)
 
     def _names(self, *kinds: str) -> list[str]:
         prefixes = _FUSE if self.fuse else (self.prefix,)

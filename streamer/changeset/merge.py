@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from streamer.changeset.change import Node
 from streamer.changeset.content import link_target
+from streamer.changeset.descriptor import Components, not_opened
 from streamer.changeset.failures import changed, name_too_long, quoted
 from streamer.changeset.marks import WHITEOUT_PREFIX
 from streamer.changeset.parts import Directory, Met, Part
 from streamer.changeset.stack import Stack
+from streamer.changeset.vanishing import Vanished
 from streamer.changeset.walk import Select, clean_start, listing
 from streamer.errors import InvalidRequest, NotFound
 
-_LINKS = 40  # the kernel's own limit of links followed in one look-up
 _NAME_MAX = 255
 _RETRIES = 100
-
-Vanished = Callable[[bytes], None]
 
 
 def merge(
@@ -49,18 +48,13 @@ def directory(stack: Stack, path: bytes, within: Directory | None = None) -> Dir
 
     NotFound, InvalidRequest (loops, a name that is too long).
     """
-    names = path.split(b"/")
     if b"\0" in path:
         raise InvalidRequest(f"the path {quoted(path)} holds a NUL byte")
-    if any(len(name) > _NAME_MAX for name in names):
+    if any(len(name) > _NAME_MAX for name in path.split(b"/")):
         raise name_too_long(path)
     trail: list[tuple[bytes, Directory]] = [(b"", stack.root if within is None else within)]
-    todo = names[::-1]
-    links = 0
-    while todo:
-        name = todo.pop()
-        if name in (b"", b"."):
-            continue
+    components = Components(path)
+    for name in components:
         if name == b"..":
             if len(trail) > 1:
                 trail.pop()
@@ -71,13 +65,13 @@ def directory(stack: Stack, path: bytes, within: Directory | None = None) -> Dir
         if met is None:
             raise NotFound(f"there is no {quoted(path)}")
         if stat.S_ISLNK(met.stat.st_mode):
-            links += 1
-            if links > _LINKS:
-                raise InvalidRequest(f"{quoted(path)} leads through too many symbolic links")
             target = link_target(stack.node(met, inside))
+            try:
+                components.follow(target)
+            except OSError as error:
+                raise not_opened(path, error) from None
             if target.startswith(b"/"):
                 del trail[1:]
-            todo.extend(target.split(b"/")[::-1])
             continue
         part = stack.entered(met, inside) if stat.S_ISDIR(met.stat.st_mode) else None
         if part is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
+from typing import Final
 
 from streamer.changeset.change import Change, Kind, Node
 from streamer.changeset.descriptor import DIRECTORY, open_below
@@ -13,12 +16,21 @@ from streamer.changeset.failures import changed, quoted, reading_failed
 from streamer.changeset.layers import Layers
 from streamer.changeset.marks import OPAQUE_FILE, WHITEOUT_PREFIX, Marks
 from streamer.changeset.merge import merge
+from streamer.changeset.vanishing import Vanished, unless_whiteout
 from streamer.changeset.walk import visit
-from streamer.errors import Unsupported
+from streamer.errors import SourceChanged, Unsupported
+
+_ATTEMPTS: Final = 100
 
 
 def changes(
-    upper: int, *, parent: Layers | None, merged: int | Layers | None, userxattr: bool = False, fuse: bool = False
+    upper: int,
+    *,
+    parent: Layers | None,
+    merged: int | Layers | None,
+    userxattr: bool = False,
+    fuse: bool = False,
+    on_vanished: Vanished | None = None,
 ) -> Generator[Change, None, None]:
     """The changes that `upper` makes to the layers below it, in the order of a walk, the root omitted.
 
@@ -28,15 +40,15 @@ def changes(
     layers. The node of a metacopy file is the merged one, and a renamed directory (redirect) comes as its whole merged
     subtree, new and opaque at its new path. Where that is needed and `merged` is None, Unsupported names the path (raw,
     a metacopy file would read as zeros). A node is valid until the generator is advanced. Descriptors given stay the
-    caller's.
+    caller's. What is gone from the upper before it was yielded is left out and told to `on_vanished`, as in `walk`.
 
     With `fuse` the marks are those of fuse-overlayfs, which also makes new directories opaque and leaves whiteouts of
     its own behind: a DELETE, and `opaque`, come only where `parent` has something to be hidden.
 
     Whiteouts are hard links of one another (st_nlink 2): never ask a DELETE for its links.
     """
-    reader = _Reader(Marks(userxattr, fuse), parent, merged)
-    with closing(reader), closing(visit(upper, enters=reader.enters)) as nodes:
+    reader = _Reader(Marks(userxattr, fuse), parent, merged, on_vanished)
+    with closing(reader), closing(visit(upper, enters=reader.enters, on_vanished=on_vanished)) as nodes:
         for node in nodes:
             if node.path:
                 yield from reader.changes(node)
@@ -45,12 +57,17 @@ def changes(
 
 
 class _Reader:
-    def __init__(self, marks: Marks, parent: Layers | None, merged: int | Layers | None) -> None:
+    def __init__(
+        self, marks: Marks, parent: Layers | None, merged: int | Layers | None, on_vanished: Vanished | None
+    ) -> None:
         self._marks = marks
         self._parent = parent
         self._merged = merged
+        self._on_vanished = on_vanished
         self._left_out: bytes | None = None
         """The last directory that was not entered: renamed, or hidden by a file beside it."""
+        self._unsure: bytes | None = None
+        """The last directory that was gone when its marks were looked for."""
         self._directory: tuple[bytes, int] | None = None
         """The merged directory of the last metacopy file."""
 
@@ -66,17 +83,44 @@ class _Reader:
 
     def enters(self, node: Node) -> bool:
         """Whether the raw directory is what the merged one is; told just before its node comes."""
-        if node.path and (self._is_file_mark(node) or self._marks.redirect(node) is not None):
+        if not node.path:
+            return True
+        try:
+            raw = not self._is_file_mark(node) and self._marks.redirect(node) is None
+        except SourceChanged:
+            # Opening it will tell whether it is gone.
+            self._unsure = node.path
+            return True
+        if not raw:
             self._left_out = node.path
-            return False
-        return True
+        return raw
 
     def changes(self, node: Node) -> Iterator[Change]:
+        """What the node says, or what has its name by now if it was replaced."""
+        attempt = 0
+        while True:
+            try:
+                return self._changes(node, again=attempt > 0)
+            except SourceChanged:
+                attempt += 1
+                now = _looked_again(node)
+                if now is None and self._on_vanished is not None:
+                    self._on_vanished(node.path)
+                    return iter(())
+                # Of a directory that came or went, what is below it was not told.
+                directories = any(stat.S_ISDIR(each.stat.st_mode) for each in (node, now) if each is not None)
+                if now is None or directories or attempt == _ATTEMPTS:
+                    raise
+                node = now
+
+    def _changes(self, node: Node, again: bool) -> Iterator[Change]:
         if self._is_file_mark(node):
             return self._deleted_by_file(node)
         if stat.S_ISDIR(node.stat.st_mode):
             if node.path == self._left_out:
                 return self._renamed(node)
+            if node.path == self._unsure and self._marks.redirect(node) is not None:
+                raise changed(node.path, "another directory has its name now")
             opaque = self._marks.opaque(node) and (not self._marks.fuse or self._hides(node.path))
             return iter((Change(node.path, self._kind(node.path), node, opaque),))
         if self._marks.whiteout(node):
@@ -84,14 +128,17 @@ class _Reader:
         kind = self._kind(node.path)
         if stat.S_ISREG(node.stat.st_mode) and self._marks.metacopy(node):
             node = self._whole(node, self._needed(node.path, "has its data in a lower layer (metacopy)"))
-        elif node.stat.st_nlink > 1 and isinstance(self._merged, int):
-            # Its other names may lie in a renamed directory: device and inode must be of the same view for all.
+        elif node.stat.st_nlink > 1 and isinstance(self._merged, int) and not again:
+            # Its other names may lie in a renamed directory: device and inode must be of the same view for all. What
+            # was replaced meanwhile stands for itself: the mount may go on saying that there is nothing.
             node = self._whole(node, self._merged)
         return iter((Change(node.path, kind, node),))
 
     def _is_file_mark(self, node: Node) -> bool:
         """Whether fuse-overlayfs shows nothing under this name."""
-        return self._marks.fuse and (node.name.startswith(WHITEOUT_PREFIX) or self._marks.hidden_by_file(node))
+        return self._marks.fuse and (
+            node.name.startswith(WHITEOUT_PREFIX) or self._marks.hidden_by_file(node.parent, node.name, node.path)
+        )
 
     def _deleted_by_file(self, node: Node) -> Iterator[Change]:
         if not node.name.startswith(WHITEOUT_PREFIX) or node.name == OPAQUE_FILE:
@@ -114,7 +161,12 @@ class _Reader:
         merged = self._needed(raw.path, "was renamed (redirect_dir)")
         opaque = self._hides(raw.path)
         kind = self._kind(raw.path)
-        subtree = visit(merged, start=raw.path) if isinstance(merged, int) else merge(merged.stack, start=raw.path)
+        told = self._on_vanished
+        if isinstance(merged, int):
+            told = told and unless_whiteout(merged, told, live=True)
+            subtree = visit(merged, start=raw.path, on_vanished=told)
+        else:
+            subtree = merge(merged.stack, start=raw.path, on_vanished=told)
         with closing(subtree) as nodes:
             for node in nodes:
                 if node.path == raw.path:
@@ -143,9 +195,9 @@ class _Reader:
                 self._directory = (directory, open_below(merged, directory, DIRECTORY))
             fd = self._directory[1]
             st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            raise changed(raw.path, "it is not in the merged tree any more") from None
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise changed(raw.path, "it is not in the merged tree any more") from None
             raise reading_failed(raw.path, error) from None
         return Node(raw.path, name, fd, st)
 
@@ -153,3 +205,13 @@ class _Reader:
         if self._merged is None:
             raise Unsupported(f"{quoted(path)} {why}: it can only be read together with all layers below")
         return self._merged
+
+
+def _looked_again(node: Node) -> Node | None:
+    """What has the node's name now; None if nothing does."""
+    try:
+        return replace(node, stat=os.stat(node.name, dir_fd=node.parent, follow_symlinks=False))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise reading_failed(node.path, error) from None

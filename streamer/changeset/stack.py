@@ -182,4 +182,4 @@ class Stack(Parts):
             search.name = prefix + redirect + post
 
     def _hidden_by_file(self, part: Part, name: bytes, path: bytes) -> bool:
-        return self.marks.fuse and self.look(part, WHITEOUT_PREFIX + name, path) is not None
+        return self.marks.fuse and self.marks.hidden_by_file(self.descriptor(part, path), name, path)

@@ -77,7 +77,8 @@ def ls(
         records = [one for one in listed if "error" not in one]
         for one in listed:
             if "error" in one:
-                say(f"warning: {_damaged(what, one)}: {one['error']['detail']}")
+                detail = one["error"]["detail"].removeprefix(f"store {one['store']}: ")
+                say(f"warning: {_damaged(what, one)}: {detail}")
     if what == "images" and not as_json:
         # A line for each name, as every engine has it.
         records = [{**one, "name": name} for one in records for name in one["names"] or [""]]
@@ -104,8 +105,16 @@ def _damaged(what: str, one: Record) -> str:
     """What could not be listed, for a person."""
     if not one["id"]:
         return f"store {one['store']} cannot be read"
-    name = one["names"][0] if one["names"] else short(one["id"]) if ":" in one["id"] else one["id"][:12]
-    return f"{what.removesuffix('s')} {name} of store {one['store']} cannot be read"
+    kind = what.removesuffix("s")
+    if one["names"]:
+        subject = f"{kind} {one['names'][0]}"
+    elif " " in one["id"]:  # a place in a file, which the error tells
+        subject = f"some {what}"
+    elif "/" in one["id"]:  # the file of all names
+        subject = f"{kind} names"
+    else:
+        subject = f"{kind} {short(one['id'])}"
+    return f"{subject} of store {one['store']} cannot be read"
 
 
 def changes(

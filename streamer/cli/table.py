@@ -40,16 +40,22 @@ def _cell(value: object) -> str:
 
 
 def _table(records: Sequence[Record], columns: Sequence[Column]) -> None:
+    """As wide as it is: a terminal breaks long lines itself, and a name or ID that it broke can still be copied."""
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.number else "left", overflow="fold")
-    for record in records:
-        table.add_row(*(Text(_cell((column.short or column.plain)(record))) for column in columns))
-    Console().print(table)
+    rows = [[column.title for column in columns]]
+    rows += [[_cell((column.short or column.plain)(record)) for column in columns] for record in records]
+    widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
+    console = Console()
+    for number, row in enumerate(rows):
+        blanks = [" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)]
+        line = "  ".join(
+            blank + cell if column.number else cell + blank
+            for column, cell, blank in zip(columns, row, blanks, strict=True)
+        )
+        console.print(Text(line.rstrip(" "), style="" if number else "bold"), soft_wrap=True)
 
 
 def _unicode() -> bool:

@@ -64,11 +64,16 @@ class DiffDriver(Driver, Protocol):
         ...
 
     def changes(
-        self, table: MountTable, snapshot: Snapshot, parent: Snapshot | None
+        self,
+        table: MountTable,
+        snapshot: Snapshot,
+        parent: Snapshot | None,
+        *,
+        on_vanished: Callable[[bytes], None] | None = None,
     ) -> AbstractContextManager[Iterator[Change]]:
         """The changes from `parent` to `snapshot` in the order of a walk, without the root; for comparable pairs only.
 
         What they are read from is leased from `table` for the `with` block, which also closes the iterator. Errors are
-        those of `MountTable.lease` and of reading.
+        those of `MountTable.lease` and of reading. `on_vanished` is told what is gone before it was yielded.
         """
         ...

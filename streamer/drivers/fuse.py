@@ -13,16 +13,21 @@ from streamer.changeset.change import Change
 from streamer.changeset.layers import Layers
 from streamer.changeset.marks import trusted_visible
 from streamer.changeset.overlay import changes as recorded
+from streamer.changeset.vanishing import Vanished
 from streamer.drivers import trees
 from streamer.drivers.base import Tree
 from streamer.drivers.overlay import is_one_layer
 from streamer.errors import NotPermitted, Unsupported
 from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
+from streamer.mounts.writeback import written_out
 
 
 class FuseOverlayDriver:
-    """Reads the layers; nothing is mounted and fuse-overlayfs need not be there."""
+    """Reads the layers; nothing is mounted and fuse-overlayfs need not be there.
+
+    What is still to be written is written out once, before the first look: after a pause, if there is one.
+    """
 
     def mounts(self, snapshot: Snapshot) -> tuple[Mount, ...]:
         """Never any: Unsupported."""
@@ -35,6 +40,7 @@ class FuseOverlayDriver:
             with trees.mounted(table, Mount(()), shared=shared) as tree:
                 yield tree
             return
+        _settle(snapshot)
         with (
             trees.opened(table, snapshot.layers, shared=shared) as roots,
             Layers(roots, fuse=True) as layers,
@@ -47,13 +53,25 @@ class FuseOverlayDriver:
         return is_one_layer(snapshot, parent)
 
     @contextmanager
-    def changes(self, table: MountTable, snapshot: Snapshot, parent: Snapshot | None) -> Iterator[Iterator[Change]]:
+    def changes(
+        self, table: MountTable, snapshot: Snapshot, parent: Snapshot | None, *, on_vanished: Vanished | None = None
+    ) -> Iterator[Iterator[Change]]:
         """The changes that the topmost directory records; see `DiffDriver.changes`."""
+        _settle(snapshot)
         with ExitStack() as stack:
             roots = stack.enter_context(trees.opened(table, snapshot.layers, shared=snapshot.upper is None))
             _check(roots)
             below = stack.enter_context(Layers(roots[1:], fuse=True))
-            yield stack.enter_context(closing(recorded(roots[0], parent=below, merged=None, fuse=True)))
+            yield stack.enter_context(
+                closing(recorded(roots[0], parent=below, merged=None, fuse=True, on_vanished=on_vanished))
+            )
+
+
+def _settle(snapshot: Snapshot) -> None:
+    """What a container wrote to files that it still has open may be known to its mount alone, so far: fuse-overlayfs
+    runs with FUSE's writeback cache. containers/storage has the mount beside the directory that it writes to."""
+    if snapshot.upper is not None:
+        written_out(os.path.join(os.path.dirname(snapshot.upper), b"merged"), b"fuse.fuse-overlayfs")
 
 
 def _check(roots: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from streamer.changeset.change import Change
 from streamer.changeset.layers import Layers
 from streamer.changeset.marks import trusted_visible
 from streamer.changeset.overlay import changes as recorded
+from streamer.changeset.vanishing import Vanished
 from streamer.drivers import trees
 from streamer.drivers.base import Tree
 from streamer.errors import NotPermitted
@@ -45,7 +46,9 @@ class OverlayDriver:
         return is_one_layer(snapshot, parent)
 
     @contextmanager
-    def changes(self, table: MountTable, snapshot: Snapshot, parent: Snapshot | None) -> Iterator[Iterator[Change]]:
+    def changes(
+        self, table: MountTable, snapshot: Snapshot, parent: Snapshot | None, *, on_vanished: Vanished | None = None
+    ) -> Iterator[Iterator[Change]]:
         """The changes that the topmost directory records; see `DiffDriver.changes`.
 
         Renamed directories and files whose data lies in a lower layer are read through a mount of all where this
@@ -73,7 +76,9 @@ class OverlayDriver:
                 merged = stack.enter_context(Layers([upper, *lowers]))
             known = stack.enter_context(Layers(lowers, snapshot.userxattr))
             yield stack.enter_context(
-                closing(recorded(upper, parent=known, merged=merged, userxattr=snapshot.userxattr))
+                closing(
+                    recorded(upper, parent=known, merged=merged, userxattr=snapshot.userxattr, on_vanished=on_vanished)
+                )
             )
 
 

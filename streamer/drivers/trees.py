@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from streamer.changeset.change import Node
@@ -12,20 +12,19 @@ from streamer.changeset.descriptor import open_below, open_in_root
 from streamer.changeset.failures import name_too_long
 from streamer.changeset.layers import Layers
 from streamer.changeset.merge import directory, merge
+from streamer.changeset.vanishing import Vanished, unless_whiteout
 from streamer.changeset.walk import Select, walk
 from streamer.drivers.base import Tree
 from streamer.errors import NotFound, SourceFailed, shown
 from streamer.mounts.mount import Mount
 from streamer.mounts.table import MountTable
 
-Vanished = Callable[[bytes], None]
-
 
 @contextmanager
 def mounted(table: MountTable, mount: Mount, *, shared: bool) -> Iterator[Tree]:
     """A tree read through a lease of its mount."""
     with table.lease(mount, shared=shared) as root:
-        yield _Mounted(root)
+        yield _Mounted(root, overlay=len(mount.layers) > 1, live=not shared)
 
 
 @contextmanager
@@ -39,8 +38,10 @@ def opened(table: MountTable, layers: Sequence[bytes], *, shared: bool) -> Itera
 
 
 class _Mounted:
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, *, overlay: bool, live: bool) -> None:
         self._root = root
+        self._overlay = overlay
+        self._live = live
 
     def status(self, path: bytes) -> os.stat_result:
         head, base = _split(path)
@@ -64,13 +65,18 @@ class _Mounted:
     ) -> Generator[Node, None, None]:
         head, base = _split(path)
         if not base:
-            yield from walk(self._root, select=select, on_vanished=on_vanished)
+            yield from walk(self._root, select=select, on_vanished=self._told(self._root, on_vanished))
             return
         parent = open_in_root(self._root, head or b".")
         try:
-            yield from walk(parent, start=base, select=select, on_vanished=on_vanished)
+            yield from walk(parent, start=base, select=select, on_vanished=self._told(parent, on_vanished))
         finally:
             os.close(parent)
+
+    def _told(self, root: int, on_vanished: Vanished | None) -> Vanished | None:
+        if on_vanished is None or not self._overlay:
+            return on_vanished
+        return unless_whiteout(root, on_vanished, live=self._live)
 
 
 class Merged:
@@ -83,7 +89,10 @@ class Merged:
     def status(self, path: bytes) -> os.stat_result:
         head, base = _split(path)
         with closing(merge(self._stack, within=directory(self._stack, head), start=base)) as nodes:
-            return next(nodes).stat
+            first = next(nodes, None)
+        if first is None:
+            raise NotFound(f"there is no '{shown(path)}' in this file system")
+        return first.stat
 
     def has(self, path: bytes) -> bool:
         return self._layers.lookup(path) is not None

@@ -65,7 +65,7 @@ def _listed(container: Container, session: Session) -> Iterator[bytes]:
     opening = b"["
     with (
         container.held() as (snapshot, parent),
-        changes(session.mounts, snapshot, parent) as found,
+        changes(session, snapshot, parent) as found,
     ):
         for change in found:
             session.check()
@@ -84,11 +84,14 @@ def _listed(container: Container, session: Session) -> Iterator[bytes]:
 
 
 @contextmanager
-def changes(mounts: MountTable, snapshot: Snapshot, parent: Snapshot | None) -> Iterator[Iterator[Change]]:
+def changes(session: Session, snapshot: Snapshot, parent: Snapshot | None) -> Iterator[Iterator[Change]]:
     """The changes from `parent` (None: from nothing) to `snapshot`, in the walk's order, while the block is open."""
+    mounts = session.mounts
     driver = drivers.of(snapshot)
     if isinstance(driver, DiffDriver) and driver.comparable(snapshot, parent):
-        with driver.changes(mounts, snapshot, parent) as found:
+        # Only a container's own directory is ever written.
+        vanished = subtree.vanishing(session, live=snapshot.upper is not None)
+        with driver.changes(mounts, snapshot, parent, on_vanished=vanished) as found:
             yield found
         return
     (mount,) = driver.mounts(snapshot)
@@ -106,7 +109,7 @@ def archived(held: Hold, guard: Guard | None, options: Options, session: Session
     """The chunks of a changeset archive."""
     with (
         held() as (snapshot, parent),
-        changes(session.mounts, snapshot, parent) as found,
+        changes(session, snapshot, parent) as found,
         closing(archive(_members(found, snapshot, guard, options, session), options.profile)) as chunks,
     ):
         yield from chunks

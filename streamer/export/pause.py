@@ -16,11 +16,20 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
-from streamer.errors import Draining, PauseExpired, SourceChanged, StreamerError, Unsupported
+from streamer.errors import (
+    Conflict,
+    Draining,
+    PauseExpired,
+    SourceChanged,
+    SourceFailed,
+    StreamerError,
+    Unsupported,
+)
 from streamer.export.closing import closing
 from streamer.export.watcher import Watcher
 from streamer.log import logger
 from streamer.stores.base import Container, Freezer, Guard
+from streamer.stores.itself import is_itself
 
 if TYPE_CHECKING:
     from streamer.export.plan import Options, Session
@@ -54,30 +63,48 @@ class _Pause:
         self._place = place
         self._began = time.monotonic()
         self._watcher = Watcher(freezer.resume_command)
-        self._timer = threading.Timer(limit, self.expire)
-        self._timer.daemon = True
+        self._counts = threading.Event()
+        """Set when the container is paused, or will not be."""
+        self._over = threading.Event()
 
     def start(self) -> bool:
         """Pauses; False if there was nothing to pause after all. On an error nothing stays paused."""
+        # First of all: where no thread can be had, nothing would resume at the limit.
+        try:
+            threading.Thread(target=self._timer, name="pause limit", daemon=True).start()
+        except RuntimeError as error:
+            self._watcher.dismiss()
+            raise SourceFailed(f"cannot start the thread that would resume {self.title}: {error}") from error
         try:
             paused = self.freezer.pause()
         except BaseException:
+            self._stop()
             self._resume()  # a deadline that passed does not mean that the engine did not do it
             raise
         if not paused:
+            self._stop()
             self._watcher.dismiss()
             return False
         self._began = time.monotonic()
         self._place.pause = self
-        self._timer.start()
+        self._counts.set()
         return True
+
+    def _timer(self) -> None:
+        self._counts.wait()
+        if not self._over.wait(self.limit):
+            self.expire()
+
+    def _stop(self) -> None:
+        self._over.set()
+        self._counts.set()
 
     def end(self) -> None:
         """Under the place's lock: resumes, unless that happened before."""
         if self._place.pause is not self:
             return
         self._place.pause = None
-        self._timer.cancel()
+        self._stop()
         if self.lost:
             self._watcher.dismiss()
             log.warning("paused container was resumed by somebody else", title=self.title)
@@ -220,12 +247,18 @@ class Pauses:
 
 def guarded(container: Container, title: str, options: Options, chunks: Made) -> Callable[[Session], Iterator[bytes]]:
     """What an export plan makes its chunks with: `chunks`, with the container's end check, while the container stands
-    still if `options.pause` says so. Unsupported if nothing could pause it."""
+    still if `options.pause` says so. Unsupported if nothing could pause it, Conflict for the container that this
+    process runs in itself."""
     if not options.pause:
         return partial(chunks, container.guard)
     if container.freezer is None:
         raise Unsupported(
             f"cannot pause container {container.name} of store {container.store}: no engine is known that could"
+        )
+    if is_itself(container.id, container.snapshot):
+        raise Conflict(
+            f"cannot pause container {container.name} of store {container.store}: streamer itself runs in it, and "
+            "would stand still as well; export it without pausing"
         )
     return partial(_while_paused, container.freezer, container.guard, title, chunks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from streamer.changeset import patterns
 from streamer.changeset.change import Change, Node
@@ -29,18 +29,23 @@ def nodes(tree: Tree, options: Options, session: Session, *, live: bool) -> Iter
     A subtree is found as a chroot would find it, except that a symbolic link at its very end is taken as itself, and
     its names begin with its last component, as `docker cp` has it. In a tree that is not `live` nothing may vanish.
     """
+    path = options.path
+    if path.rstrip(b"/").rpartition(b"/")[2] == b"..":
+        raise Unsupported("cannot export a path that ends in ..")
+    if path and stat.S_ISSOCK(tree.status(path).st_mode):
+        raise Unsupported(f"cannot export {shown(path)}: a tar archive cannot hold a socket")
+    return tree.nodes(path, select=selection(options), on_vanished=vanishing(session, live=live))
+
+
+def vanishing(session: Session, *, live: bool) -> Callable[[bytes], None]:
+    """What to do about a file that was gone before its turn came: count it in what is `live`, else SourceChanged."""
 
     def vanished(path: bytes) -> None:
         if not live:
             raise SourceChanged(f"'{shown(path)}' vanished while it was read: its layer is being removed")
         session.report.vanished += 1
 
-    path = options.path
-    if path.rstrip(b"/").rpartition(b"/")[2] == b"..":
-        raise Unsupported("cannot export a path that ends in ..")
-    if path and stat.S_ISSOCK(tree.status(path).st_mode):
-        raise Unsupported(f"cannot export {shown(path)}: a tar archive cannot hold a socket")
-    return tree.nodes(path, select=selection(options), on_vanished=vanished)
+    return vanished
 
 
 def cleaned(path: bytes) -> bytes:

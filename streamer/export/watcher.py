@@ -5,6 +5,7 @@ It dies with us where its whole control group is killed (a container that is rem
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import threading
@@ -60,7 +61,9 @@ class Watcher:
         """Leave the work to the process now, and wait for nothing."""
         self._close(b"")
         # Somebody has to take its exit status, or it stays a zombie as long as we live.
-        threading.Thread(target=self._process.wait, name="watcher", daemon=True).start()
+        # Without a thread that is whoever starts the next process (see `subprocess.Popen`).
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=self._process.wait, name="watcher", daemon=True).start()
 
     def _close(self, word: bytes) -> None:
         assert self._process.stdin is not None

@@ -7,13 +7,14 @@ it read; names, full IDs, unique prefixes, candidates and damage are dealt with 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from streamer.errors import Ambiguous, InvalidReference, NotFound, StreamerError
+from streamer.errors import Ambiguous, InvalidReference, NotFound, NotPermitted, StoreDamaged, StreamerError
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
@@ -72,6 +73,8 @@ class IndexedStore:
 
     `location` is as `--store` takes it. `local_names` is a registry tried for names that are not found as they are
     (`localhost`, for podman).
+
+    StoreDamaged and NotPermitted name the store, whether or not what raises them does.
     """
 
     def __init__(
@@ -95,52 +98,60 @@ class IndexedStore:
         return self._location
 
     async def images(self) -> Listing[Image]:
-        index = await self._read()
-        names: dict[str, list[str]] = {}
-        for name, identities in index.names.items():
-            if name.tag is not None:
-                for identity in identities:
-                    names.setdefault(identity, []).append(name.familiar)
-        return await self._in_thread(
-            lambda: self._listed(sorted(index.images), index.image, lambda identity: names.get(identity, ()))
-        )
+        with self._naming():
+            index = await self._read()
+            names: dict[str, list[str]] = {}
+            for name, identities in index.names.items():
+                if name.tag is not None:
+                    for identity in identities:
+                        names.setdefault(identity, []).append(name.familiar)
+            return await self._in_thread(
+                lambda: self._listed(sorted(index.images), index.image, lambda identity: names.get(identity, ()))
+            )
 
     async def containers(self) -> Listing[Container]:
-        index = await self._read()
-        return await self._in_thread(
-            lambda: self._listed(sorted(index.containers), index.container, lambda identity: index.containers[identity])
-        )
+        with self._naming():
+            index = await self._read()
+            return await self._in_thread(
+                lambda: self._listed(
+                    sorted(index.containers), index.container, lambda identity: index.containers[identity]
+                )
+            )
 
     async def layers(self) -> Listing[Layer]:
-        index = await self._read()
-        return await self._in_thread(lambda: self._listed(sorted(index.layers), index.layer, lambda _: ()))
+        with self._naming():
+            index = await self._read()
+            return await self._in_thread(lambda: self._listed(sorted(index.layers), index.layer, lambda _: ()))
 
     async def image(self, reference: str) -> Image:
-        index = await self._read()
-        identity = self._image_id(index, reference)
-        return await self._in_thread(lambda: index.image(identity))
+        with self._naming():
+            index = await self._read()
+            identity = self._image_id(index, reference)
+            return await self._in_thread(lambda: index.image(identity))
 
     async def named(self, repository: str) -> list[tuple[Reference, Image]]:
-        index = await self._read()
-        for wanted in self._as_written(references.parse(repository)):
-            found = sorted(
-                (name.tag, name, identities)
-                for name, identities in index.names.items()
-                if name.repository == wanted.repository and name.tag is not None and name.digest is None
-            )
-            if found:
-                return await self._in_thread(partial(_tagged, index, [(name, ids) for _, name, ids in found]))
-        return []
+        with self._naming():
+            index = await self._read()
+            for wanted in self._as_written(references.parse(repository)):
+                found = sorted(
+                    (name.tag, name, identities)
+                    for name, identities in index.names.items()
+                    if name.repository == wanted.repository and name.tag is not None and name.digest is None
+                )
+                if found:
+                    return await self._in_thread(partial(_tagged, index, [(name, ids) for _, name, ids in found]))
+            return []
 
     async def container(self, reference: str) -> Container:
-        index = await self._read()
-        identity = self._container_id(index, reference)
-        return await self._in_thread(lambda: index.container(identity))
+        with self._naming():
+            index = await self._read()
+            return await self._in_thread(lambda: self._container(index, reference))
 
     async def layer(self, digest: str) -> Layer:
-        index = await self._read()
-        chain = self._chain_id(index, digest)
-        return await self._in_thread(lambda: index.layer(chain))
+        with self._naming():
+            index = await self._read()
+            chain = self._chain_id(index, digest)
+            return await self._in_thread(lambda: index.layer(chain))
 
     async def _in_thread(self, made: Callable[[], T]) -> T:
         if self._limiter is None:
@@ -158,8 +169,57 @@ class IndexedStore:
             except NotFound:
                 continue  # removed since the store was read
             except StreamerError as error:
-                damaged.append(Damaged(self._name, identity, tuple(sorted(names(identity))), error))
+                damaged.append(Damaged(self._name, identity, tuple(sorted(names(identity))), self._told(error)))
         return Listing(tuple(items), tuple(damaged))
+
+    def _container(self, index: Index, text: str) -> Container:
+        try:
+            identity = self._container_id(index, text)
+        except NotFound:
+            self._perhaps(index, text)
+            raise
+        return index.container(identity)
+
+    def _perhaps(self, index: Index, text: str) -> None:
+        """Raises what keeps containers from being read that have no name to be read: any of them may be the one meant.
+        Whoever is told that it is not found takes it for removed."""
+        errors: list[StreamerError] = []
+        for identity in [identity for identity, names in index.containers.items() if not names]:
+            try:
+                index.container(identity)
+            except NotFound:
+                continue  # removed since the store was read
+            except StreamerError as error:
+                errors.append(error)
+        if errors:
+            refused = all(isinstance(error, NotPermitted) for error in errors)
+            raise (NotPermitted if refused else StoreDamaged)(
+                f"there is no container {text[:300]!r} among those of store {self._name} that can be read; "
+                f"{len(errors)} cannot be: {errors[0]}"
+            ) from errors[0]
+
+    # What an error is told with
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except (StoreDamaged, NotPermitted) as error:
+            told = self._told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    def _told(self, error: StreamerError) -> StreamerError:
+        """The error as it is told where there are several stores."""
+        known = re.search(rf"\bstore {re.escape(self._name)}(?![\w-])", str(error))
+        if known or not isinstance(error, (StoreDamaged, NotPermitted)):
+            return error
+        told = type(error)(f"store {self._name}: {error}", **error.details)
+        told.__cause__ = error
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        return told
 
     # The rule for references
 

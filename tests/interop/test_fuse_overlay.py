@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,53 @@ def test_a_container(tmp_path: Path, layers: list[Path]) -> None:
         copy(below, tmp_path / "plain")
     diff_gives(table, kept, snapshot_of(bottom), tmp_path / "plain", wanted)
     assert table.statistics().leases == 0
+
+
+@pytest.mark.parametrize("way", ["tree", "changes"])
+def test_files_that_are_still_open(tmp_path: Path, layers: list[Path], way: str) -> None:
+    """The mount's writeback cache alone knows their size and content."""
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    table, kept = MountTable(), snapshot_of(layers, upper)
+    written = {b"new%d" % number: bytes([number]) * 500_000 for number in range(10)}
+    with mounted(tmp_path, layers, upper) as merged, ExitStack() as stack:
+        for name, data in written.items():
+            stack.enter_context(open(bytes(merged) + b"/" + name, "wb", buffering=0)).write(data)
+        assert not os.stat(upper / "new0").st_size, "fuse-overlayfs kept nothing back"
+        driver = drivers.of(kept)
+        if way == "tree":
+            nodes = stack.enter_context(closing(stack.enter_context(driver.tree(table, kept)).nodes()))
+        else:
+            found = stack.enter_context(driver.changes(table, kept, snapshot_of(layers)))  # type: ignore[attr-defined]
+            nodes = (change.node for change in found)
+        assert {node.path: seen(node)[-1] for node in nodes if node.path in written} == written
+    assert table.statistics().leases == 0
+
+
+def test_a_file_still_open_in_a_user_namespace(tmp_path: Path) -> None:
+    """As in an ordinary user's container: its mount lies in another mount namespace and opens nothing to this one."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    writes = (
+        f"f = open('{tmp_path}/merged/new', 'wb', 0); f.write(bytes(900_000)); print('written', flush=True); input(); "
+        "f.close()"
+    )
+    script = f"""
+        trap 'umount {tmp_path}/merged' EXIT
+        fuse-overlayfs -o {options} {tmp_path}/merged 2>/dev/null
+        {sys.executable} -c "{writes}"
+    """
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        assert not (tmp_path / "upper/new").stat().st_size, "fuse-overlayfs kept nothing back"
+        kept = snapshot_of([tmp_path / "lower"], tmp_path / "upper")
+        with drivers.of(kept).tree(MountTable(), kept) as tree:
+            assert tree.status(b"new").st_size == 900_000
+        process.stdin.write(b"\n")
+    assert process.returncode == 0
 
 
 def test_marks_of_every_kind(tmp_path: Path, layers: list[Path]) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from support import trees
 from support.engines import needs
+from support.unpacking import filtered
 
 READERS = ("tar", "bsdtar", "tarfile")
 """Three readers that have no code in common: GNU tar, libarchive's bsdtar, and Python's tarfile."""
@@ -90,7 +91,7 @@ def unpacked(data: bytes | Path, target: Path, program: str = "tar") -> Path:
     target.mkdir()
     if program == "tarfile":
         with tarfile.open(data) if isinstance(data, Path) else tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(target, filter="fully_trusted", numeric_owner=True)
+            archive.extractall(target, numeric_owner=True, **filtered("fully_trusted"))
         return target
     options = {"tar": ["--xattrs", "--xattrs-include=*"], "bsdtar": []}
     content = data.read_bytes() if isinstance(data, Path) else data

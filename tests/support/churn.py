@@ -20,6 +20,7 @@ from support import images, payloads
 from support.engines import Command
 from support.images import encoded
 from support.payloads import Faults, saved, tar_of, tree
+from support.unpacking import filtered
 
 LIMIT = 60
 """Seconds after which nothing can be called slow any more: it hangs."""
@@ -330,7 +331,7 @@ class Containerd(Churn):
         told = self.command.text("snapshots", "mounts", "/none", "box")
         (upper,) = (option[9:] for option in told.replace(",", " ").split() if option.startswith("upperdir="))
         with tarfile.open(fileobj=io.BytesIO(payloads.changed(self.rounds))) as archive:
-            archive.extractall(upper, filter="fully_trusted")
+            archive.extractall(upper, **filtered("fully_trusted"))
         self.box = self.rounds
 
     def use_box(self, *, run: bool) -> None:

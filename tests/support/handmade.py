@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support import images
+from support.unpacking import filtered
 
 from streamer.stores.containers_storage.places import big_data
 from streamer.tar import split
@@ -66,7 +67,8 @@ class Handmade:
         folder = self.tree(identity)
         folder.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(folder, [each for each in archive if ".wh." not in each.name], filter="fully_trusted")
+            members = [each for each in archive if ".wh." not in each.name]
+            archive.extractall(folder, members, **filtered("fully_trusted"))
         recorded = io.BytesIO()
         writer = split.SplitWriter(recorded)
         for _ in split.record(images.Bytes(data), writer):

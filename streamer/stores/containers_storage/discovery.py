@@ -92,7 +92,7 @@ class _Search:
         if self.uid != 0 or "XDG_CONFIG_HOME" in self.environment:
             folders.append((own, "user"))
         mains = [(folder / "storage.conf", whose) for folder, whose in folders]
-        there = [main for main in mains if main[0].is_file()]
+        there = [main for main in mains if os.path.isfile(main[0])]
         system = [main for main in there if main[1] == "system"][-1:]
         user = [main for main in there if main[1] == "user"]
         # An ordinary user's file adds to the system's; root has only one.

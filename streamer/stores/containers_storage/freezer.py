@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import Conflict, EngineUnreachable, Unsupported
+from streamer.stores.standstill import Standstill, standstill
 
 DEADLINE = 10.0
 """Seconds for one command."""
@@ -33,7 +34,8 @@ class PodmanFreezer:
     """A Freezer for one container of the podman that works on `graphroot` and `runroot` (None: its own default).
 
     `options` are further ones of podman's own. It remembers how the container stood still when it was first seen so;
-    `still` compares with that.
+    `still` compares with that. podman itself remembers nothing: one that somebody resumed and paused again is noticed
+    by its control group only, and not at all where that cannot be seen (see `stores.standstill`).
     """
 
     graphroot: Path
@@ -41,6 +43,7 @@ class PodmanFreezer:
     container_id: str
     options: Sequence[str] = ()
     _seen: State | None = field(default=None, init=False, repr=False)
+    _standstill: Standstill | None = field(default=None, init=False, repr=False)
 
     def pause(self) -> bool:
         """See Freezer. Unsupported for a container that podman does not know; Conflict where it refuses."""
@@ -51,7 +54,7 @@ class PodmanFreezer:
             if self._remember():
                 return False  # paused or stopped by somebody in this very moment
             raise self._refused("pause", done)
-        self._seen = self._state()
+        self._see(self._state())
         return True
 
     def resume(self) -> None:
@@ -61,10 +64,12 @@ class PodmanFreezer:
             raise self._refused("resume", done)
 
     def still(self) -> bool:
-        """See Freezer. Once it stood still: whether it is in that state now."""
+        """See Freezer. Once it stood still: whether it did so ever since."""
         if self._seen is None:
             return self._remember()
-        return self._state() == self._seen
+        if self._seen[0] == "running" or self._state() != self._seen:
+            return False
+        return self._standstill is None or not self._standstill.ran()
 
     @property
     def resume_command(self) -> tuple[str, ...]:
@@ -80,8 +85,12 @@ class PodmanFreezer:
             )
         if state[0] == "running":
             return False
-        self._seen = state
+        self._see(state)
         return True
+
+    def _see(self, state: State) -> None:
+        self._seen = state
+        self._standstill = standstill(self.container_id, state[1]) if state[0] == "paused" else None
 
     def _state(self) -> State:
         """What changes whenever the container runs: its state's name first."""

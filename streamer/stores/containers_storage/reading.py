@@ -174,7 +174,7 @@ def driver(store: str, graphroot: Path, options: StorageOptions) -> str:
     known = [each for each in (wanted, *DRIVERS) if each in there and each in DRIVERS]
     if known and wanted not in known:
         # A store that was tried out with another driver has empty directories of it.
-        known.sort(key=lambda each: not (graphroot / f"{each}-images" / "images.json").exists())
+        known.sort(key=lambda each: not os.path.exists(graphroot / f"{each}-images" / "images.json"))
     if known:
         return known[0]
     if there:

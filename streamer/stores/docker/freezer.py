@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 from streamer.errors import Conflict, EngineUnreachable
 from streamer.stores.docker import resume
+from streamer.stores.standstill import Standstill, standstill
 
 _REMAPPED = re.compile(r"\d+\.\d+")
 """Where an engine with remapped users keeps its data: in a directory of its data root named by the first IDs."""
@@ -33,15 +34,22 @@ State = tuple[object, ...]
 class DockerFreezer:
     """A Freezer for one container of the engine that listens at one of `sockets` and works on `data_root`.
 
-    It remembers how the container stood still when it was first seen so; `still` compares with that.
+    `named`: somebody said that the engine is there; it need not know the data root by the same path, if it knows the
+    container.
+
+    It remembers how the container stood still when it was first seen so; `still` compares with that. One that somebody
+    resumed and paused again is noticed by its control group (see `stores.standstill`); where that cannot be seen, by
+    the engine's events, of which it keeps the last 256 only.
     """
 
     sockets: Sequence[str]
     data_root: Path
     container_id: str
+    named: bool = False
     _socket: str | None = field(default=None, init=False, repr=False)
     _seen: State | None = field(default=None, init=False, repr=False)
     _since: float = field(default=0, init=False, repr=False)
+    _standstill: Standstill | None = field(default=None, init=False, repr=False)
 
     def pause(self) -> bool:
         """See Freezer. Conflict where the engine refuses (no cgroups, restarting just now, …)."""
@@ -55,8 +63,7 @@ class DockerFreezer:
             error = Conflict(f"cannot pause container {self.container_id[:12]}: the Docker engine refuses")
             error.add_note(_message(answer))
             raise error
-        self._seen = self._state()
-        self._since = began
+        self._see(self._state(), began)
         return True
 
     def resume(self) -> None:
@@ -71,7 +78,7 @@ class DockerFreezer:
         """See Freezer. Once it stood still: whether it did so ever since."""
         if self._seen is None:
             return self._remember()
-        return self._state() == self._seen and not self._ran()
+        return self._seen[0] != "running" and self._state() == self._seen and not self._ran()
 
     @property
     def resume_command(self) -> tuple[str, ...]:
@@ -85,8 +92,12 @@ class DockerFreezer:
         state = self._state()
         if state[0] == "running":
             return False
-        self._seen, self._since = state, since
+        self._see(state, since)
         return True
+
+    def _see(self, state: State, since: float) -> None:
+        self._seen, self._since = state, since
+        self._standstill = standstill(self.container_id, state[1]) if state[0] == "paused" else None
 
     def _state(self) -> State:
         """What changes whenever the container runs: its state's name first."""
@@ -100,12 +111,19 @@ class DockerFreezer:
         return (name, state.get("Pid"), state.get("StartedAt"), state.get("FinishedAt"))
 
     def _ran(self) -> bool:
-        """Whether the engine remembers that the container ran meanwhile, if only for a moment."""
+        """Whether the container ran meanwhile, if only for a moment: by its control group, or else as the engine
+        remembers it."""
+        if self._standstill is not None:
+            return self._standstill.ran()
         filters = {"container": [self.container_id], "event": list(_RUNS_AGAIN)}
         # Both ends in the past: what happened, and not what is to come.
         query = {"since": f"{self._since:.9f}", "until": f"{time.time():.9f}", "filters": json.dumps(filters)}
         status, answer = self._ask("GET", f"/events?{urlencode(query)}")
-        return status == 200 and bool(answer.strip())
+        if status != 200:
+            raise EngineUnreachable(
+                f"the Docker engine does not tell whether container {self.container_id[:12]} ran meanwhile"
+            )
+        return bool(answer.strip())
 
     def _ask(self, method: str, target: str) -> tuple[int, bytes]:
         engine = self._engine()
@@ -118,8 +136,16 @@ class DockerFreezer:
             error.add_note(f"{engine}: {caught}")
             raise error from caught
 
+    def _known(self, engine: str) -> bool:
+        """Whether it has a container with this very ID: no two engines have."""
+        try:
+            status, answer = resume.ask(engine, "GET", f"/containers/{self.container_id}/json")
+        except (OSError, http.client.HTTPException):
+            return False
+        return status == 200 and _members(answer).get("Id") == self.container_id
+
     def _engine(self) -> str:
-        """The socket of the engine whose data root this is."""
+        """The socket of the engine whose data root this is, or which was named and has this container."""
         if self._socket is None:
             notes = []
             for path in self.sockets:
@@ -129,7 +155,7 @@ class DockerFreezer:
                     notes.append(f"{path}: {silent}")
                     continue
                 root = _members(answer).get("DockerRootDir") if status == 200 else None
-                if isinstance(root, str) and _same(Path(root), self.data_root):
+                if isinstance(root, str) and (_same(Path(root), self.data_root) or (self.named and self._known(path))):
                     self._socket = path
                     break
                 notes.append(f"{path}: an engine with data root {root!r}")

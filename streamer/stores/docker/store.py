@@ -18,10 +18,11 @@ from streamer.stores.index import LOOKUPS, IndexedStore
 __all__ = ["docker_store", "uses_containerd"]
 
 
-def docker_store(name: str, root: Path, sockets: Sequence[str] = ()) -> Store:
+def docker_store(name: str, root: Path, sockets: Sequence[str] = (), *, named: bool = False) -> Store:
     """The store at the data-root `root`, read anew for every question; nothing is opened before the first.
 
-    `sockets` are unix sockets at which the engine may answer that works there; only pausing asks it. Every question
+    `sockets` are unix sockets at which the engine may answer that works there; only pausing asks it. `named`: somebody
+    said that it does, and it may know the data-root by another path (in another mount namespace). Every question
     raises Unsupported where containerd or another graph driver keeps the images, NotPermitted where this user may not
     read them, StoreDamaged where there is no data-root.
     """
@@ -34,7 +35,7 @@ def docker_store(name: str, root: Path, sockets: Sequence[str] = ()) -> Store:
         data_root = Path(os.fsdecode(found.files.path))
 
         def freezer(identity: str) -> Freezer | None:
-            return DockerFreezer(sockets, data_root, identity) if sockets else None
+            return DockerFreezer(sockets, data_root, identity, named) if sockets else None
 
         return DockerIndex(name, found, measured, freezer)
 

@@ -7,7 +7,6 @@ import pytest
 from support.trees import Dir, File, Opaque, Symlink, Whiteout, deep, make
 
 from streamer.changeset.layers import Layers
-from streamer.errors import InvalidRequest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="whiteouts and trusted xattrs need root")
 
@@ -65,30 +64,6 @@ def test_what_was_found_can_be_read(layers: Layers) -> None:
     link = layers.lookup(b"s")
     assert link is not None and link.readlink() == b"/d"
     assert found.xattrs() == {}
-
-
-@pytest.mark.parametrize(
-    ("path", "resolved"),
-    [
-        (b"s/y", b"d/y"),
-        (b"/s/../f", b"f"),
-        (b"../../f", b"f"),
-        (b"d/up", b"d/y"),
-        (b"s", b"d"),
-        (b"", b""),
-        (b"s/gone", None),
-        (b"gone", None),
-    ],
-)
-def test_resolve(layers: Layers, path: bytes, resolved: bytes | None) -> None:
-    assert layers.resolve(path) == resolved
-    assert layers.resolve(b"d/up", follow=False) == b"d/up"
-
-
-def test_links_in_circles(base: bytes, opened: Open) -> None:
-    root = opened(make(os.path.join(base, b"l"), Symlink("a", "b"), Symlink("b", "a")))
-    with Layers([root]) as stack, pytest.raises(InvalidRequest, match="too many"):
-        stack.resolve(b"a")
 
 
 def test_few_descriptors_and_any_depth(base: bytes, opened: Open) -> None:

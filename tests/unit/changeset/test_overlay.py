@@ -20,11 +20,13 @@ from support.trees import (
     snapshot,
 )
 
-from streamer.changeset.change import Change, Kind
+from streamer.changeset import overlay
+from streamer.changeset.change import Change, Kind, Node
 from streamer.changeset.content import blocks, open_regular, xattrs
 from streamer.changeset.layers import Layers
+from streamer.changeset.marks import Marks
 from streamer.changeset.overlay import changes
-from streamer.errors import Unsupported
+from streamer.errors import SourceChanged, Unsupported
 
 pytestmark = pytest.mark.root
 
@@ -203,3 +205,79 @@ def test_links_are_told_across_a_renamed_directory(base: bytes, opened: Open) ->
         }
         os.close(root)
     assert found[b"outside"] == found[b"moved/lib/one"]
+
+
+@pytest.mark.parametrize(
+    ("before", "instead", "expected", "vanished"),
+    [
+        ([File("f"), Link("g", "f")], None, ["C g"], [b"f"]),
+        ([File("f", "x", xattrs={"trusted.overlay.metacopy": b""})], None, [], [b"f"]),
+        ([File("f"), Link("g", "f")], Whiteout("f"), ["D f", "C g"], []),
+        ([File("f"), Link("g", "f")], File("f", "new"), ["C f", "C g"], []),
+    ],
+    ids=["removed", "metacopy removed", "deleted", "replaced"],
+)
+def test_what_is_gone_before_its_turn(
+    base: bytes,
+    opened: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    before: list[object],
+    instead: object,
+    expected: list[str],
+    vanished: list[bytes],
+) -> None:
+    """Between the look at the upper and that at the merged mount, which goes on saying that there is nothing."""
+    upper, merged = make(below(base, b"u"), *before), opened(below(base, b"m"))
+    opening = overlay.open_below
+
+    def late(*given: object) -> int:
+        monkeypatch.setattr(overlay, "open_below", opening)
+        os.unlink(os.path.join(upper, b"f"))
+        if instead is not None:
+            make(upper, instead)
+        return opening(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(overlay, "open_below", late)
+    gone: list[bytes] = []
+    found = list(changes(opened(upper), parent=None, merged=merged, on_vanished=gone.append))
+    assert (listed(found), gone) == (expected, vanished)
+
+
+def test_without_anybody_to_tell_it_is_an_error(base: bytes, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    upper, merged = make(below(base, b"u"), File("f"), Link("g", "f")), opened(below(base, b"m"))
+    opening = overlay.open_below
+    monkeypatch.setattr(overlay, "open_below", lambda *a: os.unlink(os.path.join(upper, b"f")) or opening(*a))
+    with pytest.raises(SourceChanged, match="'f'"):
+        list(changes(opened(upper), parent=None, merged=merged))
+
+
+def test_a_directory_that_is_removed_while_its_marks_are_read(
+    base: bytes, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upper = make(below(base, b"u"), Dir("d", File("f")), File("e"))
+
+    def late(marks: Marks, node: Node) -> bytes | None:
+        monkeypatch.undo()
+        make(upper, Remove("d"))
+        return marks.redirect(node)
+
+    monkeypatch.setattr(Marks, "redirect", late)
+    gone: list[bytes] = []
+    assert listed(list(changes(opened(upper), parent=None, merged=None, on_vanished=gone.append))) == ["C e"]
+    assert gone == [b"d"]
+
+
+def test_whiteouts_of_nothing_in_a_renamed_directory(base: bytes, opened: Open) -> None:
+    """The mount lists them and cannot find them, which does not make them files that vanished."""
+    lower, upper = make(below(base, b"l"), *LOWER), below(base, b"u")
+    make(lower, Dir("usr/own", Whiteout("gone"), File("kept")))
+    with overlays.mounted([lower], upper, options=FULL) as merged:
+        make(merged, Rename("usr", "moved"))
+    gone: list[bytes] = []
+    with overlays.mounted([upper, lower], options=FULL) as merged:
+        assert "gone" in os.listdir(os.fsdecode(merged) + "/moved/own")
+        root = os.open(merged, os.O_RDONLY)
+        found = listed(list(changes(opened(upper), parent=None, merged=root, on_vanished=gone.append)))
+        os.close(root)
+    assert "A moved/own/kept" in found and "A moved/own/gone" not in found
+    assert gone == []

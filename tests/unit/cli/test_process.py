@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 from support import images, overlays
 from support.commandline import Terminal, run, start
+from support.docker_roots import DockerRoot
+from support.handmade import Handmade
+from support.images import file, layer
 from support.sample import BASE, IMAGE, TOP
 
 import streamer
@@ -229,6 +232,39 @@ def test_an_aligned_table_on_a_terminal(sample: Path) -> None:
         shown = terminal.drain().decode()
     assert "NAME" in shown
     assert f"sample:1  {IMAGE.id[7:19]}  2024-01-02 03:04" in shown
+
+
+def test_a_narrow_terminal_breaks_no_cell(sample: Path) -> None:
+    with Terminal() as terminal:
+        with start("ls", "--state", sample, stdout=terminal.slave, environment={"COLUMNS": "20"}) as process:
+            assert process.wait(30) == 0
+        header, *rows = terminal.drain().decode().splitlines()
+    assert "NAME" in header
+    assert [row.split()[:2] for row in rows] == [["sample:1", IMAGE.id[7:19]]]
+    assert rows == [row.rstrip() for row in rows]
+
+
+def test_what_is_damaged_is_called_what_it_is(tmp_path: Path) -> None:
+    root = DockerRoot(tmp_path / "docker").add(images.image(layer(file("a", b"1")), names=["a:1"]))
+    root.names.write_text("{")
+    result = run("ls", "images", "--store", f"dmg=docker:{root.path}", "--state", tmp_path / "state")
+    (warning,) = result.stderr.decode().splitlines()
+    assert warning.startswith(
+        "streamer: warning: image names of store dmg cannot be read: image/overlay2/repositories.json is not"
+    )
+    stored = Handmade(tmp_path / "storage")
+    stored.container("box", stored.image(images.image(layer(file("a", b"1"))), "localhost/a:1"))
+    stored.containers.append({"id": 5})
+    stored.save()
+    store = ("--store", f"dmg=containers-storage:{stored.root}", "--state", tmp_path / "state")
+    result = run("ls", "containers", *store)
+    (warning,) = result.stderr.decode().splitlines()
+    assert warning.startswith("streamer: warning: some containers of store dmg cannot be read: item 1 of ")
+    result = run("export", "container", "web", *store)
+    assert result.returncode == 6
+    assert (
+        b"there is no container 'web' among those of store dmg that can be read; 1 cannot be: item 1" in result.stderr
+    )
 
 
 def _sent(address: Path, request: bytes) -> bytes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from streamer import drivers
+from streamer.changeset.layers import Layers
+from streamer.drivers import trees
 from streamer.drivers.base import DiffDriver
 from streamer.drivers.directory import DirectoryDriver
 from streamer.drivers.fuse import FuseOverlayDriver
 from streamer.drivers.overlay import OverlayDriver
-from streamer.errors import StoreDamaged, Unsupported
+from streamer.errors import NotFound, StoreDamaged, Unsupported
 from streamer.mounts.mount import Mount, Snapshot
 
 
@@ -54,3 +56,8 @@ def test_more_than_one_directory() -> None:
 def test_nothing_of_fuse_is_mounted() -> None:
     with pytest.raises(Unsupported, match="can only be compared"):
         FuseOverlayDriver().mounts(Snapshot("fuse-overlay", (b"/a",)))
+
+
+def test_the_status_of_nothing_at_all() -> None:
+    with Layers([]) as layers, pytest.raises(NotFound):
+        trees.Merged(layers).status(b"")

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
 import tarfile
 import threading
 import time
@@ -423,6 +424,57 @@ def test_no_watcher_no_pause(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(StreamerError, match="cannot start"), Pauses().paused(FakeFreezer(engine), "container c"):
         pass
     assert "pause" not in engine.asked
+
+
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+
+
+def test_no_timer_no_pause(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_threads(monkeypatch)
+    with (
+        pytest.raises(StreamerError, match="cannot start the thread"),
+        Pauses().paused(FakeFreezer(engine), "container c"),
+    ):
+        pass
+    assert "pause" not in engine.asked
+
+
+def test_without_threads_the_watcher_still_resumes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.faults["resume"] = UNREACHABLE
+    with pytest.raises(EngineUnreachable), Pauses().paused(FakeFreezer(engine), "container c"):
+        _no_threads(monkeypatch)
+    monkeypatch.undo()
+    assert engine.becomes("running")
+    deadline = time.monotonic() + 10
+    while watchers():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert subprocess.run(["true"], check=False).returncode == 0  # and takes the other's exit status
+
+
+def test_the_limit_counts_from_the_pause_on(engine: Engine) -> None:
+    """Not from when the engine was asked."""
+    engine.then["pause"] = lambda: time.sleep(0.3)
+    with Pauses(0.2).paused(FakeFreezer(engine), "container c") as hold:
+        hold.check()
+        assert engine.becomes("running")
+        with pytest.raises(PauseExpired):
+            hold.check()
+
+
+@pytest.mark.parametrize("planned", [plan_container, plan_diff])
+def test_the_container_that_it_runs_in_is_not_paused(
+    box: Container, engine: Engine, planned: Callable[..., ExportPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.export.pause.is_itself", lambda identity, snapshot: identity == box.id)
+    with pytest.raises(Conflict, match="cannot pause container c of store none: streamer itself runs in it"):
+        planned(box, PAUSE)
+    planned(box, Options())
+    assert engine.asked == []
 
 
 def test_a_watcher_that_was_ended_is_not_missed_until_needed(engine: Engine) -> None:

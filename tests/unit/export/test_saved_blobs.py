@@ -23,6 +23,7 @@ from support.layouts import (
     Layout,
     tag,
 )
+from support.unpacking import filtered
 
 from streamer.errors import ConsumerGone, SourceChanged, StoreDamaged, StreamerError, Unsupported
 from streamer.export.image import Format, plan_images
@@ -118,7 +119,7 @@ async def test_and_unpacked_is_a_layout_again(layout: Layout, tmp_path: Path) ->
     layout.index(layout.image(made(), annotations=tag("1")))
     archive = await exports.body(await planned(layout))
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        opened.extractall(tmp_path / "again", filter="data")
+        opened.extractall(tmp_path / "again", **filtered("data"))
     again = await oci_layout("s", tmp_path / "again").image(NAME)
     assert again == await oci_layout("s", layout.root).image(NAME)
 
@@ -129,7 +130,7 @@ async def test_what_the_embedded_store_saves_is_a_layout(tmp_path: Path) -> None
         await store.import_archive(images.Bytes(images.pack(images.docker(image))))
         archive = await exports.body(await plan_images(Catalog({"local": store}), [NAME], Options()))
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        opened.extractall(tmp_path / "saved", filter="data")
+        opened.extractall(tmp_path / "saved", **filtered("data"))
     found = await oci_layout("s", tmp_path / "saved").image(NAME)
     assert found.id == image.id
     assert [part.size for part in found.layers] == [len(data) for data in image.layers]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import tarfile
 from pathlib import Path
 
 import pytest
+from support import exports, images
 from support.stores import DirectoryStore
 
+from streamer.changeset import walk
 from streamer.errors import InvalidRequest, NotFound, SourceChanged
 from streamer.export import pack
 from streamer.export.container import plan_container, plan_rootfs
 from streamer.export.diff import plan_diff
 from streamer.export.exporter import exporter
+from streamer.export.layer import plan_layer
 from streamer.export.plan import Options
 from streamer.mounts.mount import Snapshot
 from streamer.oci import config as configs
 from streamer.stores.base import Container, Image, Layer
+from streamer.stores.local.store import LocalStore
 
 
 @pytest.fixture
@@ -78,6 +84,92 @@ async def test_only_a_container_may_lose_files(tmp_path: Path, monkeypatch: pyte
             assert stream.report.vanished == 1
         else:
             with pytest.raises(SourceChanged):
+                async with exports.open(plan) as stream:
+                    async for _ in stream:
+                        pass
+
+
+@pytest.mark.root
+async def test_an_image_with_whiteouts_of_nothing(tmp_path: Path) -> None:
+    """The kernel's overlay lists those in a directory of one layer only, and does not find them."""
+    made = images.image(
+        images.layer(images.file("base", b"b"), images.whiteout("at-the-root")),
+        images.layer(images.directory("own/"), images.whiteout("own/gone"), images.file("own/kept", b"k")),
+        images.layer(images.directory("own2/"), images.opaque("own2"), images.whiteout("own2/sub/gone")),
+        names=["odd:1"],
+    )
+    async with LocalStore.open(tmp_path / "state") as store:
+        await store.import_archive(images.Bytes(images.pack(images.docker(made))))
+        data = await exports.body(plan_rootfs(await store.image("odd:1"), "odd:1", Options()))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["base", "own", "own/kept", "own2", "own2/sub"]
+
+
+@pytest.mark.root
+async def test_a_container_with_whiteouts_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What vanishes beside them is still counted."""
+    upper, base = tmp_path / "upper", tmp_path / "base"
+    (upper / "merged").mkdir(parents=True)
+    (upper / "merged/here").touch()
+    (base / "own").mkdir(parents=True)
+    (base / "merged").mkdir()
+    (base / "own/kept").touch()
+    os.mknod(base / "own/gone", stat.S_IFCHR)
+    for name in ("merged/removed", "own2"):
+        (upper / name).touch()
+    listing = walk.listing
+
+    def removing(*given):  # type: ignore[no-untyped-def]
+        names = listing(*given)
+        if given[1] == b"merged":
+            (upper / "merged/removed").unlink()
+        return names
+
+    monkeypatch.setattr(walk, "listing", removing)
+    async with (
+        exporter() as opened,
+        opened.open(plan_container(DirectoryStore().add("box", upper, base), Options())) as stream,
+    ):
+        data = b"".join([chunk async for chunk in stream])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["merged", "merged/here", "own", "own/kept", "own2"]
+    assert stream.report.vanished == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_changeset_may_lose_files_of_a_container_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    upper, base = tmp_path / "upper", tmp_path / "base"
+    for folder in (upper, base):
+        folder.mkdir()
+    for name in ("one", "two"):
+        (upper / name).touch()
+    listing = walk.listing
+
+    def removing(*given):  # type: ignore[no-untyped-def]
+        names = listing(*given)
+        (upper / "two").unlink()
+        return names
+
+    monkeypatch.setattr(walk, "listing", removing)
+    if live:
+        plan = plan_diff(DirectoryStore().add("box", upper, base), Options())
+    else:
+        layers = (bytes(upper), bytes(base))
+        none = "sha256:" + "0" * 64
+        plan = plan_layer(
+            Layer("memory", none, none, Snapshot("overlay", layers), Snapshot("overlay", layers[1:])), Options()
+        )
+    async with exporter() as exports:
+        if live:
+            async with exports.open(plan) as stream:
+                archive = b"".join([chunk async for chunk in stream])
+            assert b"one" in archive and b"two" not in archive
+            assert stream.report.vanished == 1
+        else:
+            with pytest.raises(SourceChanged, match="its layer is being removed"):
                 async with exports.open(plan) as stream:
                     async for _ in stream:
                         pass

@@ -60,6 +60,45 @@ def test_nothing_to_pause(engine: Any, refusal: Callable[..., Exception], status
     assert task.status == status
 
 
+@pytest.mark.parametrize("question", ["pause", "still"])
+def test_somebody_elses_pause_is_waited_for(engine: Any, refusal: Callable[..., Exception], question: str) -> None:
+    task, made = Task(engine, refusal, "PAUSING"), freezer(engine)
+    answers = iter([*["PAUSING"] * 3, *["PAUSED"] * 2, "RUNNING", "PAUSING"])
+
+    def get(_: Any) -> GetResponse:
+        return GetResponse(process=Process(status=Status.Value(next(answers))))
+
+    engine.on(TASK, get)
+    if question == "pause":
+        assert not made.pause()
+    else:
+        assert made.still()
+    assert made.still()
+    assert not made.still()
+    assert not made.still(), "it is just being paused again"
+    assert task.status == "PAUSING"
+
+
+@pytest.mark.parametrize("question", ["pause", "still"])
+def test_somebody_elses_pause_that_never_ends(
+    engine: Any, refusal: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr("streamer.stores.containerd.freezer.PAUSING_MAX", 0.05)
+    task, made = Task(engine, refusal, "PAUSING"), freezer(engine)
+    with pytest.raises(Conflict, match="somebody else is pausing it"):
+        getattr(made, question)()
+    assert task.status == "PAUSING"
+
+
+def test_resumed_before_it_was_seen_to_stand_still(engine: Any, refusal: Callable[..., Exception]) -> None:
+    task, made = Task(engine, refusal, "RUNNING"), freezer(engine)
+    engine.on(PAUSE_TASK, lambda _: Empty())  # done, and undone
+    assert made.pause()
+    assert not made.still()
+    task.status = "PAUSED"
+    assert not made.still(), "paused again, by somebody else"
+
+
 @pytest.mark.parametrize(("then", "error"), [("STOPPED", None), (None, None), ("PAUSED", None), ("RUNNING", Conflict)])
 def test_pausing_fails(
     engine: Any, refusal: Callable[..., Exception], then: str | None, error: type[Exception] | None

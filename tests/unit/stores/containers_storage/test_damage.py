@@ -272,6 +272,34 @@ async def test_wrong_permissions() -> None:
         assert folder not in str(told["error"])
 
 
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("closed", "listed"),
+    [
+        (".", "images"),
+        ("overlay-images", "images"),
+        ("overlay-layers", "layers"),
+        ("overlay-containers", "containers"),
+    ],
+)
+async def test_a_root_of_somebody_else(closed: str, listed: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="storage-") as folder:
+        os.chmod(folder, 0o755)
+        made = Handmade(Path(folder, "root"))
+        made.container("box", made.image(GOOD, "localhost/good:1"))
+        made.save()
+        os.chmod(made.root / closed, 0o700)
+        asked = getattr(opened(made), listed)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(NotPermitted, match="may not be read by this user") as raised:
+                await asked()
+        finally:
+            os.seteuid(0)
+        assert "store s" in str(raised.value)
+        assert folder not in str(raised.value)
+
+
 def _as_nobody(root: Path) -> dict[str, object]:
     script = f"""
 import asyncio, json, os

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -177,3 +179,20 @@ def test_the_real_root(tmp_path: Path) -> None:
     assert found is not None
     assert found.graphroot == tmp_path / "s"
     assert found.options.subuid == Path("/etc/subuid")
+
+
+@pytest.mark.root
+def test_files_that_may_not_be_looked_at_are_not_there() -> None:
+    with tempfile.TemporaryDirectory(prefix="node-") as folder:
+        os.chmod(folder, 0o755)
+        node = Node(Path(folder))
+        root = node.store("home/me/.local/share/containers/storage")
+        node.conf("etc/containers/storage.conf", '[storage]\ndriver = "vfs"')
+        os.chmod(node.root / "etc/containers", 0o700)
+        os.seteuid(65534)
+        try:
+            found = node.found(65534)
+        finally:
+            os.seteuid(0)
+    assert found is not None
+    assert (found.graphroot, found.options.driver) == (root, None)

@@ -43,12 +43,14 @@ async def _box(made: Handmade, options: StorageOptions | None = None) -> Snapsho
     return (await containers_storage("s", made.root, options=options).container("box")).snapshot
 
 
+@pytest.mark.root
 async def test_a_store_of_root(tmp_path: Path) -> None:
     made = Handmade(tmp_path / "root")
     made.container("box", made.image(IMAGE, "localhost/x:1"))
     assert (await _box(made)).ids is None
 
 
+@pytest.mark.root
 async def test_a_container_in_a_user_namespace(tmp_path: Path) -> None:
     """Of mounts that show the image shifted: what the container wrote is shifted on disk, its image is not."""
     made = Handmade(tmp_path / "root")
@@ -67,6 +69,7 @@ async def test_a_container_in_a_user_namespace(tmp_path: Path) -> None:
     assert image.ids is None
 
 
+@pytest.mark.root
 async def test_a_container_on_a_shifted_copy(tmp_path: Path) -> None:
     made = Handmade(tmp_path / "root")
     made.container("box", made.image(IMAGE, "localhost/x:1"), **UIDMAP)
@@ -78,6 +81,7 @@ async def test_a_container_on_a_shifted_copy(tmp_path: Path) -> None:
     assert ids.inside(7, 8) == (OVERFLOW, OVERFLOW)
 
 
+@pytest.mark.root
 async def test_a_driver_that_shifts(tmp_path: Path) -> None:
     made = Handmade(tmp_path / "root")
     made.container("box", made.image(IMAGE, "localhost/x:1"), **UIDMAP)
