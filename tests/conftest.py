@@ -15,6 +15,10 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 os.environ["STREAMER_DISCOVER"] = "0"  # what engines of the machine itself hold is nothing a test may depend on
 
+# Children of tests with a `preexec_fn` run Python before they become another program: gRPC would start its threads again
+# in there, and abort when their descriptors are closed.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 NO_SKIPS = "STREAMER_NO_SKIPS"
 """Set to 1 where everything a test could need is there: a skip would hide a test that this machine can run."""
 
