@@ -11,8 +11,9 @@ import typer
 
 from streamer.cli.complain import printable, say
 from streamer.cli.emit import emit
+from streamer.cli.exit import CODES, UNEXPECTED
 from streamer.cli.options import ContainerName, FromStore, Json, State, Stores
-from streamer.cli.running import work
+from streamer.cli.running import on, settings, work
 from streamer.cli.table import Column, Record, moment, short, show, size
 
 if TYPE_CHECKING:
@@ -66,12 +67,14 @@ def ls(
     """List images, containers, layers or stores.
 
     A table on a terminal; otherwise a line each, tab-separated and without a header, with whole IDs and sizes in bytes.
+    What cannot be read is warned of; the exit code tells it if a store that was named cannot be read at all.
     """
 
     async def command(service: Service) -> list[dict[str, Any]]:
         return await _records(service, what, from_store)
 
-    listed = work(context, state, store, command)
+    chosen = settings(context, state, store)
+    listed = on(chosen, command)
     records: Sequence[Record] = listed
     if not as_json:
         records = [one for one in listed if "error" not in one]
@@ -83,6 +86,10 @@ def ls(
         # A line for each name, as every engine has it.
         records = [{**one, "name": name} for one in records for name in one["names"] or [""]]
     show(records, _COLUMNS[what], as_json=as_json)
+    unread = [one for one in listed if "error" in one and not one["id"]]
+    if unread and (chosen.stores or len(unread) == len(listed)):
+        # A script must not take a store that was named, or all there are, for empty ones.
+        raise typer.Exit(CODES.get(unread[0]["error"]["code"], UNEXPECTED))
 
 
 async def _records(service: Service, what: str, name: str | None) -> list[dict[str, Any]]:

@@ -157,6 +157,13 @@ class TestListing:
         plain = called("ls", "stores", "--store", f"mine=local:{sample}").stdout
         assert plain == f"mine\tlocal\t{sample}\n"
 
+    def test_a_store_that_cannot_be_read(self, sample: Path, tmp_path: Path) -> None:
+        broken = ("--store", f"o=docker:{tmp_path}")
+        for more, shown in ((), ""), (("--store", f"mine=local:{sample}"), IMAGE.id):
+            result = called("ls", "images", *broken, *more)
+            assert (result.exit_code, result.stderr.count("warning: store o cannot be read")) == (6, 1)
+            assert shown in result.stdout
+
     @pytest.mark.parametrize("what", ["images", "containers", "layers"])
     def test_nothing_is_an_empty_array(self, state: Path, what: str) -> None:
         assert called("rm", "sample:1", "--state", state).exit_code == 0
