@@ -24,6 +24,8 @@ class Serving:
                 self.port = int(json.loads(text)["addresses"][0].rpartition(":")[2])
                 break
         else:
+            self.process.stderr.close()
+            self.process.wait()
             raise AssertionError("".join(self.log))
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
