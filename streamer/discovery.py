@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer import log as logs
-from streamer.errors import StreamerError
+from streamer.errors import StreamerError, Unsupported
 from streamer.stores import location
 from streamer.stores.containers_storage.discovery import discovered as storage
 from streamer.stores.docker.store import uses_containerd
@@ -22,6 +22,7 @@ from streamer.stores.location import Location
 log = logs.logger("streamer.discovery")
 
 _CONFIG = 1 << 20
+_USUAL = ("default", "k8s.io")
 _MOBY = "moby"
 """The namespace in containerd that dockerd keeps its things in."""
 
@@ -58,12 +59,12 @@ async def discover(node: Node) -> Found:
     stores: list[Location] = []
     closed: list[tuple[Location, str]] = []
     docker = _docker(node)
-    in_containerd = False
+    in_containerd: list[Location] = []
     for each in docker:
         if not os.access(each.place, os.R_OK | os.X_OK):
             closed.append((each, "its files may not be read by this user"))
         elif uses_containerd(Path(each.place)):
-            in_containerd = True
+            in_containerd.append(each)
         else:
             stores.append(each)
     found = storage(node.environment, node.uid, node.home, node.root)
@@ -76,20 +77,29 @@ async def discover(node: Node) -> Found:
         )
         if os.access(found.graphroot, os.R_OK | os.X_OK):
             stores.append(each)
+        elif not os.access(found.graphroot, os.F_OK):
+            closed.append((each, "its graph root is not there yet, only an image store"))
         else:
             closed.append((each, "its files may not be read by this user"))
     for each in _containerd(node):
-        if os.access(each.place, os.R_OK | os.W_OK):
-            stores += await _namespaces(each, with_moby=in_containerd)
-        else:
+        if not os.access(each.place, os.R_OK | os.W_OK):
             closed.append((each, "its socket may not be used by this user"))
+            continue
+        try:
+            stores += await _namespaces(each, with_moby=bool(in_containerd))
+        except Unsupported as error:  # the libraries for it are not installed
+            closed.append((each, str(error)))
+    if not any(each.extra == _MOBY for each in stores):
+        why = "its images are in containerd, and no containerd with them answers (--store NAME=containerd:SOCKET#moby)"
+        closed += [(each, why) for each in in_containerd]
     return Found(tuple(stores), tuple(closed))
 
 
 def docker_sockets(node: Node) -> tuple[str, ...]:
     """Unix sockets at which a dockerd may answer, most likely first."""
     given = [node.environment.get("DOCKER_HOST", "")]
-    given += _strings(_daemon_json(node).get("hosts"))
+    for path in _daemon_files(node):
+        given += _strings(_daemon_json(path).get("hosts"))
     sockets = [each.removeprefix("unix://") for each in given if each.startswith("unix://")]
     sockets += [str(node.at("/run/docker.sock")), str(node.run / "docker.sock")]
     return tuple(dict.fromkeys(sockets))
@@ -97,14 +107,26 @@ def docker_sockets(node: Node) -> tuple[str, ...]:
 
 def _docker(node: Node) -> list[Location]:
     """A data-root for the daemon of the machine, and one for this user's own."""
-    chosen = _daemon_json(node).get("data-root")
-    roots = [Path(chosen) if isinstance(chosen, str) and chosen.startswith("/") else node.at("/var/lib/docker")]
+    files = _daemon_files(node)
+    roots = {"docker": _data_root(files[0], node.at("/var/lib/docker"))}
     if node.uid != 0:
         data = node.environment.get("XDG_DATA_HOME")
-        roots.insert(0, (Path(data) if data else node.home / ".local/share") / "docker")
-    names = ("docker", "docker-root")
-    there = [root for root in roots if _has_docker(root)]
-    return [Location(name, location.DOCKER, str(root)) for name, root in zip(names, there, strict=False)]
+        roots["docker-rootless"] = _data_root(files[1], (Path(data) if data else node.home / ".local/share") / "docker")
+    there: dict[str, Location] = {}
+    for name, root in roots.items():
+        if _has_docker(root):
+            there.setdefault(os.path.realpath(root), Location(name, location.DOCKER, str(root)))
+    return list(there.values())
+
+
+def _daemon_files(node: Node) -> tuple[Path, Path]:
+    """The configuration of the machine's dockerd, and of one that this user runs."""
+    return node.at("/etc/docker/daemon.json"), node.home / ".config/docker/daemon.json"
+
+
+def _data_root(file: Path, default: Path) -> Path:
+    chosen = _daemon_json(file).get("data-root")
+    return Path(chosen) if isinstance(chosen, str) and chosen.startswith("/") else default
 
 
 def _has_docker(root: Path) -> bool:
@@ -123,16 +145,13 @@ def _is_remapped(name: str) -> bool:
     return bool(dot) and uid.isdigit() and gid.isdigit()
 
 
-def _daemon_json(node: Node) -> dict[str, object]:
-    for path in (node.at("/etc/docker/daemon.json"), node.home / ".config/docker/daemon.json"):
-        try:
-            with open(path, "rb") as file:
-                value = json.loads(file.read(_CONFIG))
-        except (OSError, ValueError):
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}
+def _daemon_json(path: Path) -> dict[str, object]:
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read(_CONFIG))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _strings(value: object) -> list[str]:
@@ -163,10 +182,12 @@ async def _namespaces(each: Location, *, with_moby: bool) -> list[Location]:
 
     try:
         found = await namespaces(each.place)
+    except Unsupported:
+        raise
     except StreamerError as error:
-        # Served all the same: what it holds is then told to be unreachable, until it answers.
+        # Served all the same, with the namespaces that nearly all have: unreachable until it answers.
         log.warning("containerd does not answer", code=error.code, error=str(error))
-        return [each]
+        found = [*_USUAL, _MOBY]
     named = []
     for namespace in found:
         if namespace == _MOBY:

@@ -44,6 +44,7 @@ async def opened_stores(settings: Settings, *, create: bool) -> AsyncIterator[di
         named = [local] if create or await _embedded(local) else []
         if settings.discover:
             named += (await discover(node())).stores
+            _check(named)
     elif not create:
         for each in named:
             if each.kind == location.LOCAL and not await _embedded(each):
@@ -96,9 +97,16 @@ def _containers_storage(each: Location, path: Path) -> Store:
     this = node()
     known = storage(this.environment, this.uid, this.home, this.root)
     runroot = Path(each.extra) if each.extra else None
-    if known is None or known.graphroot != path:
+    if known is None or not _same(known.graphroot, path):
         return containers_storage(each.name, path, runroot)
     return containers_storage(each.name, path, runroot or known.runroot, options=known.options)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 async def _require_directory(path: Path, each: Location) -> None:

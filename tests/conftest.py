@@ -15,8 +15,8 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 os.environ["STREAMER_DISCOVER"] = "0"  # what engines of the machine itself hold is nothing a test may depend on
 
-# Children of tests with a `preexec_fn` run Python before they become another program: gRPC would start its threads again
-# in there, and abort when their descriptors are closed.
+# Children of tests with a `preexec_fn` run Python before they become another program: gRPC would start its threads
+# again in there, and abort when their descriptors are closed.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 NO_SKIPS = "STREAMER_NO_SKIPS"

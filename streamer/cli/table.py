@@ -27,12 +27,22 @@ class Column:
 def show(records: Sequence[Record], columns: Sequence[Column], *, as_json: bool) -> None:
     """Everything at once: `records` as they are in JSON, the columns of each otherwise."""
     if as_json:
-        emit(json.dumps(list(records), indent=2, ensure_ascii=not _unicode()))
+        text = json.dumps(list(records), indent=2, ensure_ascii=not _unicode())
+        # A document may hold half a character (a lone surrogate), which has no encoding: one image must not hide all.
+        emit(text if _encodes(text) else json.dumps(list(records), indent=2))
     elif sys.stdout.isatty():
         _table(records, columns)
     else:
         for record in records:
             emit("\t".join(_cell(column.plain(record)) for column in columns))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cell(value: object) -> str:

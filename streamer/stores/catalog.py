@@ -11,8 +11,10 @@ from typing import TypeVar
 
 import anyio
 
-from streamer.errors import Ambiguous, EngineUnreachable, InvalidRequest, NotFound, StreamerError
+from streamer.errors import Ambiguous, EngineUnreachable, InvalidReference, InvalidRequest, NotFound, StreamerError
 from streamer.log import logger
+from streamer.oci import digest as digests
+from streamer.oci import reference as references
 from streamer.oci.reference import Reference
 from streamer.stores.base import Container, Damaged, Image, Layer, Listing, Store
 
@@ -52,7 +54,13 @@ class Catalog:
         return await self._listed(store, lambda each: each.layers())
 
     async def image(self, reference: str, store: str | None = None) -> Image:
-        found = await self._asked(f"image {reference!r}", store, lambda each: each.image(reference))
+        name = _as_name(reference)
+        found = await self._asked(
+            f"image {reference!r}",
+            store,
+            lambda each: each.image(reference),
+            lambda image: name in image.names or reference in (image.id, digests.encoded(image.id)),
+        )
         return _only(f"image {reference!r}", {name: (image, [image.id]) for name, image in found.items()})
 
     async def named(self, repository: str, store: str | None = None) -> list[tuple[Reference, Image]]:
@@ -74,7 +82,12 @@ class Catalog:
         )
 
     async def container(self, reference: str, store: str | None = None) -> Container:
-        found = await self._asked(f"container {reference!r}", store, lambda each: each.container(reference))
+        found = await self._asked(
+            f"container {reference!r}",
+            store,
+            lambda each: each.container(reference),
+            lambda container: reference in (container.name, container.id),
+        )
         return _only(f"container {reference!r}", {name: (each, [each.id]) for name, each in found.items()})
 
     async def layer(self, digest: str, store: str | None = None) -> Layer:
@@ -102,19 +115,39 @@ class Catalog:
             if isinstance(answer, StreamerError)
         }
 
-    async def _asked(self, what: str, store: str | None, look_up: Callable[[Store], Awaitable[T]]) -> dict[str, T]:
-        """What each store answers that knows of it: at least one answer, or the error why there is none."""
+    async def _asked(
+        self,
+        what: str,
+        store: str | None,
+        look_up: Callable[[Store], Awaitable[T]],
+        exact: Callable[[T], bool] = lambda _: False,
+    ) -> dict[str, T]:
+        """What each store answers that knows of it: at least one answer, or the error why there is none.
+
+        Across stores as within one, what is `exact` (a name, a whole ID) wins over the beginning of an ID.
+        """
         found: dict[str, T] = {}
         silent: list[tuple[Store, StreamerError]] = []
+        unclear: list[Ambiguous] = []
+        invalid: list[InvalidRequest] = []
         for each, answer in await _answers(self.stores(store), look_up):
             if not isinstance(answer, StreamerError):
                 found[each.name] = answer
-            elif isinstance(answer, (InvalidRequest, Ambiguous)):
-                raise answer
+            elif isinstance(answer, Ambiguous):
+                unclear.append(answer)
+            elif isinstance(answer, InvalidRequest):
+                invalid.append(answer)  # for this store; another may have just such a name
             elif not isinstance(answer, NotFound):
                 silent.append((each, answer))
+        named = {name: answer for name, answer in found.items() if exact(answer)}
+        if named:
+            found = named
+        elif unclear:
+            raise unclear[0]
         if not found:
-            raise silent[0][1] if silent else NotFound(f"there is no {what} in {self._where(store)}")
+            if silent:
+                raise silent[0][1]
+            raise invalid[0] if invalid else NotFound(f"there is no {what} in {self._where(store)}")
         for each, error in silent:
             self.on_silent(each, error)
         return found
@@ -136,6 +169,13 @@ class Catalog:
         return f"store {store}" if store is not None else "any store" if len(self._stores) != 1 else "the store"
 
 
+def _as_name(text: str) -> Reference | None:
+    try:
+        return references.parse(text).tagged()
+    except InvalidReference:
+        return None
+
+
 def _logged(store: Store, error: StreamerError) -> None:
     log.warning("store not asked", store=store.name, code=error.code, error=str(error))
 
@@ -143,7 +183,7 @@ def _logged(store: Store, error: StreamerError) -> None:
 async def _answers(
     stores: Sequence[Store], look_up: Callable[[Store], Awaitable[T]]
 ) -> list[tuple[Store, T | StreamerError]]:
-    """What each store answers, in their order. All are asked at once: one that hangs makes nobody wait but itself."""
+    """What each store answers, in their order. All are asked at once: the slowest one is waited for, not their sum."""
     answers: dict[str, T | StreamerError] = {}
     unexpected: list[Exception] = []
 

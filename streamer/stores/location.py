@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def parse(text: str) -> Location:
     if kind == CONTAINERD:
         place, _, extra = rest.partition("#")
     elif kind in _EXTRAS:
-        # Both parts are absolute paths, and a directory's name may hold a plus.
+        # Both parts are absolute paths, and a directory's name may hold a plus: one that is there is meant as a whole.
         head, plus, tail = rest.rpartition("+/")
-        place, extra = (head, "/" + tail) if plus else (rest, "")
+        place, extra = (head, "/" + tail) if plus and not os.path.isdir(rest) else (rest, "")
     return Location(name, kind, place, extra)

@@ -12,7 +12,7 @@ import pytest
 
 from streamer import opening
 from streamer.discovery import Found, Node, discover, docker_sockets
-from streamer.errors import InvalidRequest, NotFound
+from streamer.errors import InvalidRequest, NotFound, Unsupported
 from streamer.settings import load
 from streamer.stores.location import Location
 
@@ -89,7 +89,7 @@ def test_stores_of_an_ordinary_user(root: Path) -> None:
     storage(root / "home/.local/share/containers/storage")
     names = [(each.name, each.place) for each in found(root, uid=1000).stores]
     assert names == [
-        ("docker", str(root / "home/.local/share/docker")),
+        ("docker-rootless", str(root / "home/.local/share/docker")),
         ("containers-storage", str(root / "home/.local/share/containers/storage")),
     ]
 
@@ -105,9 +105,52 @@ def test_a_containerd_that_does_not_answer_is_served_all_the_same(root: Path, mo
     monkeypatch.chdir(root)  # a socket's address may have 107 bytes
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("s")
-        assert found(root, CONTAINERD_ADDRESS=str(root / "s")).stores == (
-            Location("containerd", "containerd", str(root / "s")),
+        assert found(root, CONTAINERD_ADDRESS=str(root / "s")).stores == tuple(
+            Location(f"containerd-{namespace}", "containerd", str(root / "s"), namespace)
+            for namespace in ("default", "k8s.io")
         )
+
+
+def test_a_containerd_without_the_libraries_for_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are optional: whoever has not got them is told, and everything else is served."""
+
+    async def refused(_: str) -> list[str]:
+        raise Unsupported("install streamer[containerd]")
+
+    monkeypatch.setattr("streamer.stores.containerd.store.namespaces", refused)
+    monkeypatch.chdir(root)
+    place = docker_root(root / "var/lib/docker")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("s")
+        answer = found(root, CONTAINERD_ADDRESS=str(root / "s"))
+    assert answer.stores == (Location("docker", "docker", str(place)),)
+    assert [(each.place, why) for each, why in answer.closed] == [(str(root / "s"), "install streamer[containerd]")]
+
+
+def test_a_docker_whose_images_are_in_a_containerd_that_is_not_there(root: Path) -> None:
+    for name in ("containers", "rootfs"):
+        (root / "var/lib/docker" / name).mkdir(parents=True)
+    answer = found(root)
+    assert answer.stores == ()
+    ((each, why),) = answer.closed
+    assert (each.name, "--store NAME=containerd:SOCKET#moby" in why) == ("docker", True)
+
+
+def test_the_same_data_root_is_one_store(root: Path) -> None:
+    place = docker_root(root / "home/.local/share/docker")
+    daemon_json(root, **{"data-root": str(place)})
+    assert [(each.name, each.place) for each in found(root, uid=1000).stores] == [("docker", str(place))]
+
+
+def test_a_user_configures_the_users_own_docker(root: Path) -> None:
+    daemon_json(root, **{"data-root": str(docker_root(root / "srv/docker"))})
+    own = docker_root(root / "home/data")
+    (root / "home/.config/docker").mkdir(parents=True)
+    (root / "home/.config/docker/daemon.json").write_text(json.dumps({"data-root": str(own)}))
+    assert {each.name: each.place for each in found(root, uid=1000).stores} == {
+        "docker": str(root / "srv/docker"),
+        "docker-rootless": str(own),
+    }
 
 
 def test_a_socket_that_may_not_even_be_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import images, overlays
+from support.layouts import Layout, tag
 from support.sample import BASE, IMAGE, TOP
 from typer.testing import CliRunner, Result
 
@@ -156,6 +157,16 @@ class TestListing:
         assert {layer["diff_id"] for layer in layers} == set(IMAGE.diff_ids)
         plain = called("ls", "stores", "--store", f"mine=local:{sample}").stdout
         assert plain == f"mine\tlocal\t{sample}\n"
+
+    @pytest.mark.parametrize("how", [[], ["--json"]])
+    def test_half_a_character_in_a_document_hides_nothing(self, tmp_path: Path, how: list[str]) -> None:
+        layout = Layout(tmp_path / "layout")
+        odd = images.image(BASE, created="\ud800")
+        layout.index(layout.image(odd, annotations=tag("1")), layout.image(IMAGE, annotations=tag("2")))
+        result = called("ls", *how, "--store", f"o=oci-layout:{layout.root}")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert odd.id in result.stdout
+        assert IMAGE.id in result.stdout
 
     def test_a_store_that_cannot_be_read(self, sample: Path, tmp_path: Path) -> None:
         broken = ("--store", f"o=docker:{tmp_path}")

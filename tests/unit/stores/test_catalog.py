@@ -8,7 +8,7 @@ from support import images
 from support.images import file, layer
 from support.indexes import MemoryIndex, store
 
-from streamer.errors import Ambiguous, EngineUnreachable, InvalidRequest, NotFound
+from streamer.errors import Ambiguous, EngineUnreachable, InvalidReference, InvalidRequest, NotFound
 from streamer.stores.catalog import Catalog
 from streamer.stores.index import Index, IndexedStore
 
@@ -103,3 +103,23 @@ async def test_an_unexpected_error_comes_out_as_it_is() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await Catalog({"a": IndexedStore("a", "a:/", read)}).images()
+
+
+async def test_a_whole_name_wins_over_the_beginning_of_an_id() -> None:
+    begins = ONE.id[7:11]
+    both = catalog(a=MemoryIndex().add(ONE), b=MemoryIndex().add(TWO, f"{begins}:latest"))
+    assert (await both.image(begins)).id == TWO.id
+    clear = MemoryIndex(containers={"ab" * 32: ("cd",)})
+    unclear = MemoryIndex(containers={"cd" * 32: (), "cd" * 31 + "ef": ()})
+    assert (await catalog(a=unclear, b=clear).container("cd")).id == "ab" * 32
+    with pytest.raises(Ambiguous):
+        await catalog(a=unclear, b=MemoryIndex()).container("cd")
+
+
+async def test_a_name_that_only_one_store_may_have() -> None:
+    """Pods' containers have longer names than some stores know any."""
+    long = "app_" + "x" * 300
+    both = catalog(a=MemoryIndex(), b=MemoryIndex(containers={"ab" * 32: (long,)}))
+    assert (await both.container(long)).name == long
+    with pytest.raises(InvalidReference):
+        await both.container(long + "y")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from streamer.errors import InvalidRequest
@@ -44,3 +46,9 @@ def test_parsed(text: str, expected: Location) -> None:
 def test_refused(text: str, complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
         parse(text)
+
+
+def test_a_directory_that_is_there_is_meant_as_a_whole(tmp_path: Path) -> None:
+    place = tmp_path / "c++" / "docker"
+    place.mkdir(parents=True)
+    assert parse(f"x=docker:{place}") == Location("x", "docker", str(place))
