@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 from streamer.changeset import content, descriptor
 from streamer.errors import SourceChanged, StoreDamaged, StreamerError, shown
@@ -36,11 +36,28 @@ def assembly(
     return lambda: _assembled(records, files, what)
 
 
+def open_records(path: bytes, opener: Callable[[bytes, int], int] = os.open) -> BinaryIO:
+    """The tar-split file at `path`, the caller's to close. `opener` opens it where that is not done by its path.
+
+    Raises OSError; StoreDamaged where it is no regular file.
+    """
+    fd = opener(path, READ)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise StoreDamaged(f"{shown(os.path.basename(path))} is not a regular file")
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
 def _assembled(path: bytes, files: Callable[[], AbstractContextManager[Files]], what: str) -> Iterator[bytes]:
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(files())
         try:
-            records = os.fdopen(os.open(path, READ), "rb")
+            records = open_records(path)
+        except StoreDamaged as error:
+            raise StoreDamaged(f"{what} cannot be put together: {error}") from error
         except OSError as error:
             name = shown(os.path.basename(path))
             # Gone with the directory that it was in: removed, and not damaged.

@@ -29,6 +29,10 @@ _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 T = TypeVar("T")
 
 
+class Contradictory(tuple[str, ...]):
+    """The image IDs of a name that was given to several images: by the name alone it is none of them."""
+
+
 class Index(Protocol):
     """What one reading of a store found. The methods that make records may look at files; they run in a thread.
 
@@ -38,7 +42,7 @@ class Index(Protocol):
     @property
     def names(self) -> Mapping[Reference, Collection[str]]:
         """Image IDs by name, in normal form, with a tag or with a digest (a manifest's, as pulled). Several IDs for one
-        name are one image for several platforms, the one for this machine first."""
+        name are one image for several platforms, the one for this machine first, unless they are Contradictory."""
         ...
 
     @property
@@ -139,7 +143,8 @@ class IndexedStore:
                     if name.repository == wanted.repository and name.tag is not None and name.digest is None
                 )
                 if found:
-                    return await self._in_thread(partial(_tagged, index, [(name, ids) for _, name, ids in found]))
+                    meant = [(name, _meant(self._name, name.familiar, ids)) for _, name, ids in found]
+                    return await self._in_thread(partial(_tagged, index, meant))
             return []
 
     async def container(self, reference: str) -> Container:
@@ -234,7 +239,7 @@ class IndexedStore:
                     # A name with tag and digest means the digest.
                     found = index.names.get(Reference(wanted.repository, None, wanted.digest))
                 if found:
-                    return next(iter(found))
+                    return _meant(self._name, text, found)
         if prefix is not None:
             matches = [identity for identity in index.images if identity.startswith(prefix)]
             for alias, identities in index.aliases.items():
@@ -282,7 +287,7 @@ class IndexedStore:
     def _one(self, message: str, matches: Iterable[str], text: str, kind: str) -> str:
         unique = sorted(set(matches))
         if len(unique) > 1:
-            raise Ambiguous(message, candidates=[{"store": self._name, "id": identity} for identity in unique])
+            raise _ambiguous(self._name, message, unique)
         if not unique:
             raise self._missing(kind, text)
         return unique[0]
@@ -298,8 +303,19 @@ class IndexedStore:
         return [name, Reference(own, name.tag, name.digest)]
 
 
-def _tagged(index: Index, names: Iterable[tuple[Reference, Collection[str]]]) -> list[tuple[Reference, Image]]:
-    return [(name, index.image(next(iter(identities)))) for name, identities in names]
+def _meant(store: str, text: str, identities: Collection[str]) -> str:
+    """The image that a name means. Ambiguous where the store itself contradicts itself."""
+    if isinstance(identities, Contradictory):
+        raise _ambiguous(store, f"several images are named {text!r} in store {store}", identities)
+    return next(iter(identities))
+
+
+def _ambiguous(store: str, message: str, identities: Iterable[str]) -> Ambiguous:
+    return Ambiguous(message, candidates=[{"store": store, "id": identity} for identity in identities])
+
+
+def _tagged(index: Index, names: Iterable[tuple[Reference, str]]) -> list[tuple[Reference, Image]]:
+    return [(name, index.image(identity)) for name, identity in names]
 
 
 def _as_name(text: str) -> Reference | None:

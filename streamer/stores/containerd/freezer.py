@@ -71,7 +71,8 @@ class ContainerdFreezer:
     @property
     def resume_command(self) -> tuple[str, ...]:
         module = "streamer.stores.containerd.resume"
-        return sys.executable, "-m", module, self._socket, self._namespace, self._container
+        # -P: nothing is imported from where the server happens to have been started.
+        return sys.executable, "-P", "-m", module, self._socket, self._namespace, self._container
 
     def _remember(self) -> bool:
         """Whether it stands still, and how."""

@@ -15,13 +15,16 @@ from streamer.stores.containers_storage.records import ContainerRecord, LayerRec
 
 
 def of_layers(reader: Reader, stack: Sequence[LayerRecord], what: str) -> Guard:
-    """SourceChanged unless every layer of the stack is still listed as it was."""
+    """SourceChanged unless every layer of the stack is still listed as it was. What keeps a list from being read is
+    raised only where a layer is not found in the others."""
     made = {(layer.place.label, layer.id): layer.created for layer in stack}
 
     def check() -> None:
-        now = reader.layers_now()
+        now, error = reader.layers_now()
         for key, created in made.items():
             layer = now.get(key)
+            if layer is None and error is not None:
+                raise error  # it may be in the list that cannot be read
             if layer is None or layer.incomplete or layer.created != created:
                 raise SourceChanged(f"{what} was removed from the store meanwhile")
 

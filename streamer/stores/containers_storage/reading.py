@@ -87,24 +87,23 @@ class Reader:
                 break
         return self._parsed(fetched)
 
-    def layers_now(self) -> Mapping[LayerKey, LayerRecord]:
+    def layers_now(self) -> tuple[Mapping[LayerKey, LayerRecord], StreamerError | None]:
         """The layers as they are listed now, for end checks: nothing is locked, and little done if nothing changed.
 
-        An entry that cannot be read is missing; what keeps a list from being read is raised.
+        An entry that cannot be read is missing. The error is what keeps a list from being read: who misses no layer
+        may leave it alone.
         """
         fetched = [each.fetch() for each in self._layers]
         parsed = [each.parsed(found) for each, found in zip(self._layers, fetched, strict=True)]
-        for each in parsed:
-            if each.error is not None:
-                raise anew(each.error)
+        error = next((anew(each.error) for each in parsed if each.error is not None), None)
         signatures = tuple(each.signature for each in fetched)
         with self._guarding:
             if signatures == self._by_key[0]:
-                return self._by_key[1]
+                return self._by_key[1], error
         found = {(layer.place.label, layer.id): layer for each in reversed(parsed) for layer in each.records}
         with self._guarding:
             self._by_key = signatures, found
-        return found
+        return found, error
 
     def container_now(self, identity: str) -> ContainerRecord | None:
         """The container as it is listed now; what keeps its list from being read is raised."""

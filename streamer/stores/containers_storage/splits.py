@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from streamer.errors import StreamerError
-from streamer.stores.assembly import assembly, trees
+from streamer.stores.assembly import assembly, open_records, trees
 from streamer.stores.containers_storage.records import LayerRecord
 from streamer.stores.containers_storage.trees import Tree
 from streamer.tar import split
@@ -36,7 +36,8 @@ class Splits:
             if key in self._measured:
                 return self._measured[key]
         try:
-            with os.fdopen(layer.place.open(layer.place.split(layer.id)), "rb") as file:
+            relative = layer.place.split(layer.id)
+            with open_records(path, lambda _, flags: layer.place.open(relative, flags)) as file:
                 length = split.length(file)
         except (OSError, StreamerError):
             length = None  # what is wrong with it is told by who reads it

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from streamer.changeset import descriptor
 from streamer.errors import InvalidArchive, NotPermitted, StoreDamaged, StreamerError
 from streamer.oci import digest as digests
 from streamer.oci import document
@@ -16,6 +17,7 @@ from streamer.oci import document
 MAX_DOCUMENT = 32 << 20
 _MAX_WORD = 8192
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _IDENTITY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
@@ -23,7 +25,8 @@ T = TypeVar("T")
 
 
 class Files:
-    """Reads below one directory. Every method raises StoreDamaged, or NotPermitted where this user may not read."""
+    """Reads below one directory, never through a symbolic link. Every method raises StoreDamaged, or NotPermitted where
+    this user may not read."""
 
     def __init__(self, path: bytes) -> None:
         self.path = path
@@ -35,7 +38,7 @@ class Files:
     def data(self, name: str, limit: int = MAX_DOCUMENT) -> bytes | None:
         """A whole file; None if there is none."""
         try:
-            fd = os.open(self.at(name), _READ)
+            fd = self._open(name, _READ)
         except OSError as error:
             if error.errno in _GONE:
                 return None
@@ -91,28 +94,57 @@ class Files:
     def names(self, name: str) -> list[str]:
         """What is in a directory, none if it is not there."""
         try:
-            return os.listdir(os.fsdecode(self.at(name)))
+            fd = self._open(name, descriptor.DIRECTORY)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return []
             raise failed(name, error) from error
+        try:
+            return os.listdir(fd)
+        except OSError as error:
+            raise failed(name, error) from error
+        finally:
+            os.close(fd)
 
     def directory(self, name: str) -> bool:
         """Whether the directory is there."""
         try:
-            status = os.lstat(self.at(name))
+            fd = self._open(name, descriptor.LOOKUP)
         except OSError as error:
             if error.errno in _GONE:
                 return False
             raise failed(name, error) from error
-        return stat.S_ISDIR(status.st_mode)
+        try:
+            return stat.S_ISDIR(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
 
     def target(self, name: str) -> str:
         """What a symbolic link says."""
         try:
-            return os.fsdecode(os.readlink(self.at(name)))
+            fd = self._open(name, descriptor.LOOKUP)
+            try:
+                if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                    raise StoreDamaged(f"{name} is not a symbolic link")
+                return os.fsdecode(os.readlink(b"", dir_fd=fd))
+            finally:
+                os.close(fd)
         except OSError as error:
             raise failed(name, error) from error
+
+    def _open(self, name: str, flags: int) -> int:
+        """A descriptor, the caller's to close. OSError: ELOOP or ENOTDIR where a symbolic link lies on the way."""
+        root = os.open(self.path, _ROOT)
+        try:
+            # The engine's directories may lie on disks of their own: other mounts are expected here.
+            resolve = descriptor.RESOLVE_BENEATH | descriptor.RESOLVE_NO_SYMLINKS
+            return descriptor.openat2(root, os.fsencode(name) or b".", flags, resolve)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            return descriptor.open_below(root, os.fsencode(name) or b".", flags)  # which then goes step by step
+        finally:
+            os.close(root)
 
 
 def required(value: T | None, name: str) -> T:
@@ -136,5 +168,5 @@ def failed(name: str, error: OSError) -> StreamerError:
     if error.errno in _GONE:
         return StoreDamaged(f"{name} is missing")
     if error.errno == errno.ELOOP:
-        return StoreDamaged(f"{name} is a symbolic link")
+        return StoreDamaged(f"{name} is a symbolic link, or lies behind one")
     return StoreDamaged(f"{name} cannot be read: {os.strerror(error.errno or 0)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import lru_cache, partial
 from streamer.errors import NotFound, NotPermitted, SourceChanged, StoreDamaged
 from streamer.mounts.mount import Snapshot
 from streamer.oci import digest as digests
-from streamer.stores.assembly import READ, assembly, trees
+from streamer.stores.assembly import assembly, open_records, trees
 from streamer.stores.base import Guard, Layer
 from streamer.stores.docker.files import failed, required
 from streamer.stores.docker.root import DataRoot
@@ -169,7 +168,7 @@ def measure() -> Measure:
 
     @lru_cache(MEASURED)
     def measured(records: bytes, key: str) -> int:
-        with os.fdopen(os.open(records, READ), "rb") as file:
+        with open_records(records) as file:
             return split.length(file)
 
     return measured

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from streamer.oci.config import Config
 from streamer.oci.descriptor import Descriptor, Platform
 from streamer.oci.manifest import Manifest
 from streamer.oci.reference import Reference
+from streamer.stores.index import Contradictory
 from streamer.stores.oci_layout.directory import Directory, Missing, told
 
 ATTEMPTS = 5
@@ -47,7 +49,7 @@ class Found:
     """
 
     images: dict[str, list[FoundImage]] = field(default_factory=dict)
-    names: dict[Reference, list[str]] = field(default_factory=dict)
+    names: dict[Reference, Collection[str]] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
     damaged: dict[str, StreamerError] = field(default_factory=dict)
 
@@ -122,6 +124,7 @@ class _Walk:
     read: dict[_Key, list[str]] = field(default_factory=dict)
     configs: dict[str, Config] = field(default_factory=dict)
     platforms: dict[str, bool] = field(default_factory=dict)
+    named: dict[Reference, list[list[str]]] = field(default_factory=dict)
 
     def entry(self, descriptor: Descriptor, depth: int = 1) -> list[str]:
         """The IDs of a descriptor's images, this machine's first; empty where it is of something else."""
@@ -135,18 +138,24 @@ class _Walk:
 
     def name(self, name: Reference, identities: list[str]) -> None:
         if identities:
-            ids = self.found.names.setdefault(name, [])
-            ids += [identity for identity in identities if identity not in ids]
+            self.named.setdefault(name, []).append(identities)
 
     def settle(self) -> None:
-        """Names mean this machine's images first. A digest that is an image after all, where another entry has it
-        right, is no name of what is damaged."""
+        """Names mean this machine's images first; one that several entries have, for different images that this machine
+        would take, means none. A digest that is an image after all, where another entry has it right, is no name of
+        what is damaged."""
         found = self.found
         wrong = {digest: f"{digest} as {layout.INDEX} has it" for digest in found.damaged if digest in found.aliases}
         found.damaged = {wrong.get(identity, identity): error for identity, error in found.damaged.items()}
-        for ids in found.names.values():
-            ids[:] = [wrong.get(identity, identity) for identity in ids]
-            ids.sort(key=lambda identity: not self.platforms.get(identity, False))
+        for name, entries in self.named.items():
+            meant = {wrong.get(each[0], each[0]) for each in entries}
+            meant = {identity for identity in meant if self._native(identity)} or meant
+            identities = dict.fromkeys(wrong.get(each, each) for entry in entries for each in entry)
+            ids = sorted(identities, key=lambda identity: not self._native(identity))
+            found.names[name] = Contradictory(ids) if len(meant) > 1 else ids
+
+    def _native(self, identity: str) -> bool:
+        return self.platforms.get(identity, False)
 
     def _guarded(self, descriptor: Descriptor, depth: int) -> list[str]:
         try:
@@ -182,7 +191,7 @@ class _Walk:
         identities: dict[str, None] = {}
         for each in there:
             identities.update(dict.fromkeys(self.entry(each, depth + 1)))
-        return sorted(identities, key=lambda identity: not self.platforms.get(identity, False))
+        return sorted(identities, key=lambda identity: not self._native(identity))
 
     def _image(self, descriptor: Descriptor, parsed: Manifest, data: bytes) -> list[str]:
         if _is_artifact(parsed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,11 +153,20 @@ def test_the_command_that_resumes(engine: Any, refusal: Callable[..., Exception]
     task, made = Task(engine, refusal, "PAUSED"), freezer(engine)
     done = subprocess.run(made.resume_command, capture_output=True, check=False)
     assert (done.returncode, done.stderr, task.status) == (0, b"", "RUNNING")
-    done = subprocess.run([*made.resume_command[:3], "/nowhere", "n", "c1"], capture_output=True, check=False)
+    done = subprocess.run([*made.resume_command[:4], "/nowhere", "n", "c1"], capture_output=True, check=False)
     assert done.returncode == 1
     assert b"container c1 could not be resumed" in done.stderr
     assert b"Traceback" not in done.stderr
-    assert subprocess.run([sys.executable, *made.resume_command[1:3]], capture_output=True, check=False).returncode == 2
+    assert subprocess.run([sys.executable, *made.resume_command[1:4]], capture_output=True, check=False).returncode == 2
+
+
+def test_the_command_that_resumes_imports_nothing_from_where_it_runs(
+    engine: Any, refusal: Callable[..., Exception], tmp_path: Path
+) -> None:
+    task, made = Task(engine, refusal, "PAUSED"), freezer(engine)
+    (tmp_path / "streamer.py").write_text("raise SystemExit('somebody else')")
+    done = subprocess.run(made.resume_command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr, task.status) == (0, b"", "RUNNING")
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "STOPPED", "CREATED", None])

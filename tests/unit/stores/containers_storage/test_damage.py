@@ -17,8 +17,9 @@ from support import images
 from support.handmade import Handmade
 from support.images import directory, file, layer
 
-from streamer.errors import NotPermitted, StoreDamaged, StreamerError, Unsupported
-from streamer.stores.base import Store
+from streamer.errors import NotPermitted, SourceChanged, StoreDamaged, StreamerError, Unsupported
+from streamer.stores.assembly import open_records
+from streamer.stores.base import Image, Store
 from streamer.stores.containers_storage.options import StorageOptions
 from streamer.stores.containers_storage.places import big_data
 from streamer.stores.containers_storage.store import containers_storage
@@ -227,6 +228,54 @@ async def test_half_a_tar_split(made: Handmade) -> None:
     assert top.assemble is not None
     with pytest.raises(StoreDamaged):
         list(top.assemble())
+
+
+async def test_a_tar_split_that_became_a_pipe(made: Handmade) -> None:
+    path = made.root / f"{made.driver}-layers/{TOP}.tar-split.gz"
+    top = (await opened(made).image("bad:1")).layers[-1]
+    path.unlink()
+    os.mkfifo(path)
+    assert top.assemble is not None
+    with pytest.raises(StoreDamaged, match=f"{path.name} is not a regular file"):
+        list(top.assemble())
+
+
+def test_records_are_in_a_regular_file(made: Handmade) -> None:
+    path = made.root / f"{made.driver}-layers/{TOP}.tar-split.gz"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreDamaged, match=f"{path.name} is not a regular file"):
+        open_records(os.fsencode(path))
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+async def test_the_end_check_misses_no_other_list(made: Handmade, tmp_path: Path, volatile: bool) -> None:
+    """What the layers are not listed in, nobody needs to read."""
+    shared = Handmade(tmp_path / "shared", made.driver)
+    shared.image(images.image(layer(file("shared", b""))), "localhost/shared:1")
+    shared.save()
+    store = containers_storage("s", made.root, options=StorageOptions(additional=(shared.root,)))
+    listed = made.root / f"{made.driver}-layers" / "layers.json"
+    other = listed.with_name("volatile-layers.json")
+    if not volatile:
+        other = shared.root / listed.relative_to(made.root)
+    other.write_bytes(b"{")
+    assert len((await store.image("good:1")).layers) == 2
+    for found in (await store.image("good:1"), await store.container("good")):
+        guards = [each.guard for each in found.layers] if isinstance(found, Image) else [found.guard]
+        assert len(guards) > 0
+        for guard in guards:
+            assert guard is not None
+            guard()
+            guard()
+    guard = (await store.image("good:1")).layers[-1].guard
+    listed.write_bytes(b"[]")  # and now it may be listed in the one that cannot be read
+    assert guard is not None
+    with pytest.raises(StoreDamaged, match=other.name):
+        guard()
+    other.write_bytes(b"[]")
+    with pytest.raises(SourceChanged):
+        guard()
 
 
 async def test_nothing_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ from support import images
 from support.docker_roots import DockerRoot
 from support.images import file, layer
 
+from streamer.changeset import descriptor
 from streamer.errors import NotFound, NotPermitted, SourceChanged, StoreDamaged
 from streamer.stores.docker import index as indexes
 from streamer.stores.docker.store import docker_store
@@ -72,6 +74,11 @@ IMAGES: dict[str, tuple[Damage, str]] = {
     "cache-id huge": (lambda root: (root.layer(TOP) / "cache-id").write_bytes(bytes(9999)), "cache-id is larger"),
     "cache-id waits": (lambda root: _fifo(root.layer(TOP) / "cache-id"), "cache-id is not a regular file"),
     "cache-id is a link": (lambda root: _linked(root.layer(TOP) / "cache-id"), "cache-id is a symbolic link"),
+    "tar-split waits": (
+        lambda root: _fifo(root.layer(TOP) / "tar-split.json.gz"),
+        "tar-split.json.gz is not a regular",
+    ),
+    "layer behind a link": (lambda root: _linked(root.layer(TOP)), f"{TOP[7:]}/diff is a symbolic link, or"),
     "no parent": (lambda root: _without(root.layer(TOP) / "parent"), f"{TOP[7:]} has another chain ID"),
     "parent is itself": (lambda root: (root.layer(TOP) / "parent").write_text(TOP), f"{TOP[7:]} has another chain ID"),
     "parent is nothing": (
@@ -107,6 +114,31 @@ async def test_image(root: DockerRoot, name: str) -> None:
     assert (await store.image("good:1")).layers[0].size is not None
     assert [found.name for found in await store.containers()] == ["good"]
     assert {GOOD.diff_ids[0]} <= {found.diff_id for found in await store.layers()}
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["openat2", "no openat2"])
+@pytest.mark.parametrize("name", ["image", "image/overlay2", "image/overlay2/layerdb", "image/overlay2/layerdb/sha256"])
+async def test_nothing_is_read_behind_a_link(
+    root: DockerRoot, name: str, missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    if missing:
+        monkeypatch.setattr(descriptor, "openat2", refuse)
+    assert len(await docker_store("d", root.path).images()) == 2
+    _linked(root.path / name)
+    with pytest.raises(StoreDamaged) as raised:
+        await docker_store("d", root.path).image("good:1")
+    assert str(root.path) not in str(raised.value)
+
+
+async def test_a_tar_split_that_became_a_pipe(root: DockerRoot) -> None:
+    top = (await docker_store("d", root.path).image("broken:1")).layers[-1]
+    _fifo(root.layer(TOP) / "tar-split.json.gz")
+    assert top.assemble is not None
+    with pytest.raises(StoreDamaged, match=r"tar-split\.json\.gz is not a regular file"):
+        list(top.assemble())
 
 
 async def test_layer_without_anything(root: DockerRoot) -> None:
@@ -161,6 +193,7 @@ CONTAINERS: dict[str, tuple[Damage, str]] = {
     "no link": (lambda root: _without(_first_link(root)), r"overlay2/l/[0-9A-F]{26} is missing"),
     "link outside": (lambda root: _relinked(root, "/etc"), r"overlay2/l/[0-9A-F]{26} is not a link to a layer"),
     "link far up": (lambda root: _relinked(root, "../../../x/diff"), r"overlay2/l/[0-9A-F]{26} is not a link"),
+    "link is a file": (lambda root: _fifo(_first_link(root)), r"overlay2/l/[0-9A-F]{26} is not a symbolic link"),
     "link elsewhere": (lambda root: _relinked(root, "../other/diff"), "lower has other layers"),
 }
 

@@ -172,6 +172,30 @@ async def test_platforms_side_by_side(layout: Layout) -> None:
     assert (await opened(layout).image("shop:1")).id == here.id
 
 
+async def test_a_name_of_two_images(layout: Layout) -> None:
+    """As a tool leaves it that appends to the index: listed with the name, but the name means neither."""
+    first, second, other = made("1"), made("2"), made("3")
+    nested = layout.nested(
+        layout.image(second), layout.image(made("there", architecture=FOREIGN)), annotations=tag("1")
+    )
+    layout.index(layout.image(first, annotations=tag("1")), nested, layout.image(other, annotations=tag("2")))
+    store = opened(layout)
+    for look_up, text in ((store.image, "shop:1"), (store.named, "shop")):
+        with pytest.raises(Ambiguous, match="shop:1") as caught:
+            await look_up(text)
+        assert {first.id, second.id} <= {each["id"] for each in caught.value.details["candidates"]}
+    found = {image.id: [name.familiar for name in image.names] for image in await store.images()}
+    assert found[first.id] == found[second.id] == ["shop:1"]
+    for text, image in ((first.id, first), (second.id, second), ("shop:2", other)):
+        assert (await store.image(text)).id == image.id
+
+
+async def test_a_name_twice_on_one_image(layout: Layout) -> None:
+    entries = [layout.image(made(compression=each), annotations=tag("1")) for each in ("gzip", "zstd")]
+    layout.index(*entries)
+    assert (await opened(layout).image("shop:1")).id == made().id
+
+
 async def test_platforms_that_were_left_out(layout: Layout) -> None:
     here, there = made("here"), made("there", architecture=FOREIGN)
     children = [layout.image(there, platform=platform(FOREIGN)), layout.image(here)]
