@@ -54,12 +54,14 @@ class Catalog:
         return await self._listed(store, lambda each: each.layers())
 
     async def image(self, reference: str, store: str | None = None) -> Image:
-        name = _as_name(reference)
+        name, prefix = _as_name(reference), reference.removeprefix("sha256:")
         found = await self._asked(
             f"image {reference!r}",
             store,
             lambda each: each.image(reference),
-            lambda image: name in image.names or reference in (image.id, digests.encoded(image.id)),
+            lambda image: (
+                name in image.names or _is_whole(reference.removeprefix("sha256:"), digests.encoded(image.id))
+            ),
         )
         return _only(f"image {reference!r}", {name: (image, [image.id]) for name, image in found.items()})
 
@@ -86,7 +88,7 @@ class Catalog:
             f"container {reference!r}",
             store,
             lambda each: each.container(reference),
-            lambda container: reference in (container.name, container.id),
+            lambda container: reference == container.name or _is_whole(reference, container.id),
         )
         return _only(f"container {reference!r}", {name: (each, [each.id]) for name, each in found.items()})
 
@@ -167,6 +169,11 @@ class Catalog:
 
     def _where(self, store: str | None) -> str:
         return f"store {store}" if store is not None else "any store" if len(self._stores) != 1 else "the store"
+
+
+def _is_whole(text: str, identity: str) -> bool:
+    """Whether what was found under `text` was not found as the beginning of its ID."""
+    return text == identity or not identity.startswith(text)
 
 
 def _as_name(text: str) -> Reference | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -493,5 +494,14 @@ def test_signals_for_everybody_do_not_end_the_watcher(engine: Engine, number: si
         os.kill(int(watcher), number)
         os.kill(int(watcher), signal.SIGCONT)
         assert os.waitpid(int(watcher), os.WNOHANG) == (0, 0)
-        links = {os.readlink(f"/proc/{watcher}/fd/{fd}") for fd in os.listdir(f"/proc/{watcher}/fd")}
-        assert len([link for link in links if link != "/dev/null"]) == 1, links
+        deadline = time.monotonic() + 10
+        while len(links := _open_files(watcher)) != 1:  # it may still be starting, and open its libraries
+            assert time.monotonic() < deadline, links
+
+
+def _open_files(pid: str) -> set[str]:
+    links = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return links - {"/dev/null"}

@@ -116,6 +116,13 @@ async def test_a_whole_name_wins_over_the_beginning_of_an_id() -> None:
         await catalog(a=unclear, b=MemoryIndex()).container("cd")
 
 
+async def test_names_of_a_stores_own_are_names_as_well() -> None:
+    theirs = store(MemoryIndex("theirs").add(ONE, "localhost/x:1"), local_names="localhost")
+    both = Catalog({"ours": store(MemoryIndex("ours").add(TWO, "x:1")), "theirs": theirs})
+    with pytest.raises(Ambiguous, match=r"\(ours, theirs\)"):
+        await both.image("x:1")
+
+
 async def test_a_name_that_only_one_store_may_have() -> None:
     """Pods' containers have longer names than some stores know any."""
     long = "app_" + "x" * 300
