@@ -59,9 +59,7 @@ class Catalog:
             f"image {reference!r}",
             store,
             lambda each: each.image(reference),
-            lambda image: (
-                name in image.names or _is_whole(reference.removeprefix("sha256:"), digests.encoded(image.id))
-            ),
+            lambda image: name in image.names or _is_whole(prefix, digests.encoded(image.id)),
         )
         return _only(f"image {reference!r}", {name: (image, [image.id]) for name, image in found.items()})
 
