@@ -7,6 +7,7 @@ import re
 
 from streamer.errors import InvalidReference
 
+_BEGINNING = re.compile(r"[0-9a-f]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
@@ -27,6 +28,12 @@ def parse(text: object) -> str:
     if not isinstance(text, str) or _DIGEST.fullmatch(text) is None:
         raise InvalidReference(f"{str(text)[:80]!r} is not a digest (sha256: and 64 hex digits, or sha512: and 128)")
     return text
+
+
+def prefix(text: str) -> str | None:
+    """`sha256:` and hex digits, where `text` (with or without the algorithm) could be the beginning of a digest."""
+    encoded = text.removeprefix("sha256:")
+    return f"sha256:{encoded}" if _BEGINNING.fullmatch(encoded) else None
 
 
 def algorithm(digest: str) -> str:

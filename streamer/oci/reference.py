@@ -73,3 +73,11 @@ def parse(text: str) -> Reference:
         hint = "; a repository is written in lower case" if text.lower() != text else ""
         raise InvalidReference(f"{text[:300]!r} is not an image name{hint}")
     return Reference(f"{domain}/{path}", tag or None, digest or None)
+
+
+def attempt(text: str) -> Reference | None:
+    """The reference as a person means it, with `latest` where it says nothing; None where it is no image name."""
+    try:
+        return parse(text).tagged()
+    except InvalidReference:
+        return None

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import anyio
 
-from streamer.errors import Ambiguous, EngineUnreachable, InvalidReference, InvalidRequest, NotFound, StreamerError
+from streamer.errors import Ambiguous, EngineUnreachable, InvalidRequest, NotFound, StreamerError
 from streamer.log import logger
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
@@ -54,7 +54,7 @@ class Catalog:
         return await self._listed(store, lambda each: each.layers())
 
     async def image(self, reference: str, store: str | None = None) -> Image:
-        name, prefix = _as_name(reference), reference.removeprefix("sha256:")
+        name, prefix = references.attempt(reference), reference.removeprefix("sha256:")
         found = await self._asked(
             f"image {reference!r}",
             store,
@@ -172,13 +172,6 @@ class Catalog:
 def _is_whole(text: str, identity: str) -> bool:
     """Whether what was found under `text` was not found as the beginning of its ID."""
     return text == identity or not identity.startswith(text)
-
-
-def _as_name(text: str) -> Reference | None:
-    try:
-        return references.parse(text).tagged()
-    except InvalidReference:
-        return None
 
 
 def _logged(store: Store, error: StreamerError) -> None:

@@ -23,7 +23,6 @@ from streamer.stores.base import Container, Damaged, Image, Layer, Listing
 LOOKUPS = 8
 """Readings of one store that may go on at a time."""
 
-_HEX = re.compile(r"[0-9a-f]{1,64}")
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 
 T = TypeVar("T")
@@ -88,7 +87,7 @@ class IndexedStore:
         self._location = location
         self._read = read
         self._local_names = local_names
-        self._limiter: CapacityLimiter | None = None
+        self._limiter = CapacityLimiter(LOOKUPS)
 
     def __repr__(self) -> str:
         return f"<store {self._name} {self._location}>"
@@ -159,8 +158,6 @@ class IndexedStore:
             return await self._in_thread(lambda: index.layer(chain))
 
     async def _in_thread(self, made: Callable[[], T]) -> T:
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(LOOKUPS)
         return await to_thread.run_sync(made, limiter=self._limiter)
 
     def _listed(
@@ -231,9 +228,9 @@ class IndexedStore:
     def _image_id(self, index: Index, text: str) -> str:
         if digests.is_digest(text):
             return self._one(f"{text!r} means several images", self._by_digest(index, text), text, "image")
-        name, prefix = _as_name(text), _as_prefix(text)
+        name, prefix = references.attempt(text), digests.prefix(text)
         if name is not None:
-            for wanted in self._as_written(name.tagged()):
+            for wanted in self._as_written(name):
                 found = index.names.get(wanted)
                 if found is None and wanted.digest is not None:
                     # A name with tag and digest means the digest.
@@ -269,7 +266,7 @@ class IndexedStore:
 
     def _chain_id(self, index: Index, text: str) -> str:
         """By chain ID, else diff ID, else a unique prefix of either. Equal diff IDs are equal tars: any one will do."""
-        prefix = text if digests.is_digest(text) else _as_prefix(text)
+        prefix = text if digests.is_digest(text) else digests.prefix(text)
         if prefix is None:
             digests.parse(text)
             raise self._missing("layer", text)
@@ -316,16 +313,3 @@ def _ambiguous(store: str, message: str, identities: Iterable[str]) -> Ambiguous
 
 def _tagged(index: Index, names: Iterable[tuple[Reference, str]]) -> list[tuple[Reference, Image]]:
     return [(name, index.image(identity)) for name, identity in names]
-
-
-def _as_name(text: str) -> Reference | None:
-    try:
-        return references.parse(text)
-    except InvalidReference:
-        return None
-
-
-def _as_prefix(text: str) -> str | None:
-    """`sha256:` and hex digits, where `text` could be the beginning of an ID."""
-    encoded = text.removeprefix("sha256:")
-    return f"sha256:{encoded}" if _HEX.fullmatch(encoded) else None

@@ -143,11 +143,9 @@ class Patient:
     """Waits for the locks of a Reader, without a thread, and not for ever."""
 
     def __init__(self) -> None:
-        self._limiter: CapacityLimiter | None = None
+        self._limiter = CapacityLimiter(_READINGS)
 
     async def lists(self, reader: Reader) -> Lists:
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(_READINGS)
         deadline = time.monotonic() + PATIENCE
         delay = 0.002
         while True:

@@ -7,7 +7,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from streamer.stores import subids
 from streamer.stores.base import Store
@@ -18,7 +18,7 @@ from streamer.stores.containers_storage.places import Place
 from streamer.stores.containers_storage.reading import Lists, Patient, Reader, Signatures, driver
 from streamer.stores.containers_storage.splits import Splits
 from streamer.stores.containers_storage.trees import kind
-from streamer.stores.index import IndexedStore
+from streamer.stores.index import LOOKUPS, IndexedStore
 
 LOCAL = "localhost"
 """The registry in whose name podman and Buildah put images that have none."""
@@ -46,16 +46,17 @@ class _Known:
         self._options = options
         self._splits = Splits()
         self._patient = Patient()
+        self._limiter = CapacityLimiter(LOOKUPS)
         self._lock = threading.Lock()
         self._reader: tuple[str, Reader] | None = None
         self._index: tuple[Signatures, StorageIndex] | None = None
 
     async def read(self) -> StorageIndex:
-        reader, known = await to_thread.run_sync(self._look)
+        reader, known = await to_thread.run_sync(self._look, limiter=self._limiter)
         if known is not None:
             return known
         lists = await self._patient.lists(reader)
-        return await to_thread.run_sync(partial(self._made, reader, lists))
+        return await to_thread.run_sync(partial(self._made, reader, lists), limiter=self._limiter)
 
     def _look(self) -> tuple[Reader, StorageIndex | None]:
         """The reader of the driver whose layers are there, and the index if no list was replaced since."""

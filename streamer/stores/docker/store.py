@@ -28,7 +28,7 @@ def docker_store(name: str, root: Path, sockets: Sequence[str] = (), *, named: b
     """
     root = Path(os.path.abspath(root))
     measured = measure()
-    limiter: CapacityLimiter | None = None
+    limiter = CapacityLimiter(LOOKUPS)
 
     def read() -> DockerIndex:
         found = locate(name, root)
@@ -40,9 +40,6 @@ def docker_store(name: str, root: Path, sockets: Sequence[str] = (), *, named: b
         return DockerIndex(name, found, measured, freezer)
 
     async def index() -> DockerIndex:
-        nonlocal limiter
-        if limiter is None:  # belongs to the event loop that runs
-            limiter = CapacityLimiter(LOOKUPS)
         return await to_thread.run_sync(read, limiter=limiter)
 
     location = f"docker:{root}" + (f"+{sockets[0]}" if len(sockets) == 1 else "")

@@ -39,7 +39,7 @@ async def image(transaction: Transaction, text: str, store: str) -> ImageRow:
 
 async def image_name(transaction: Transaction, text: str) -> Reference | None:
     """The name in the store that `text` is, None where it is an ID or a prefix of one."""
-    name = _as_name(text)
+    name = references.attempt(text)
     if name is None or name.tag is None or name.digest is not None:
         return None
     return name if await catalog.image_named(transaction, name.repository, name.tag) else None
@@ -48,7 +48,7 @@ async def image_name(transaction: Transaction, text: str) -> Reference | None:
 async def _image_id(transaction: Transaction, text: str, store: str) -> str:
     if text.startswith("sha512:") or digests.is_digest(text):
         return digests.parse(text)
-    name, prefix = _as_name(text), _as_prefix(text)
+    name, prefix = references.attempt(text), digests.prefix(text)
     if name is not None and name.tag is not None and (prefix is None or len(text) < 64):
         identity = await catalog.image_named(transaction, name.repository, name.tag)
         if identity is not None and name.digest in (None, identity):
@@ -73,19 +73,6 @@ def _ambiguous(message: str, store: str, identities: list[str]) -> Ambiguous:
     return Ambiguous(message, candidates=[{"store": store, "id": identity} for identity in identities])
 
 
-def _as_name(text: str) -> Reference | None:
-    try:
-        return references.parse(text).tagged()
-    except InvalidReference:
-        return None
-
-
-def _as_prefix(text: str) -> str | None:
-    """`sha256:` and hex digits, where `text` could be the beginning of an ID."""
-    encoded = text.removeprefix("sha256:")
-    return f"sha256:{encoded}" if _HEX.fullmatch(encoded) else None
-
-
 async def container(transaction: Transaction, text: str, store: str) -> ContainerRow:
     row = await catalog.container(transaction, "name", text) or await catalog.container(transaction, "id", text)
     if row is None and _HEX.fullmatch(text):
@@ -102,7 +89,7 @@ async def container(transaction: Transaction, text: str, store: str) -> Containe
 
 async def layer(transaction: Transaction, text: str, store: str) -> LayerRow:
     """By chain ID, else diff ID, else a unique prefix of either. Equal diff IDs are equal tars: any one will do."""
-    prefix = text if digests.is_digest(text) else _as_prefix(text)
+    prefix = text if digests.is_digest(text) else digests.prefix(text)
     if prefix is None:
         digests.parse(text)
         raise NotFound(f"there is no layer {text[:80]!r} in the embedded store")
