@@ -19,16 +19,17 @@ from dataclasses import dataclass, field
 import anyio
 import anyio.abc
 
-from streamer.errors import Busy, ConsumerGone, Draining, SourceFailed, StorageFull, StreamerError
+from streamer.errors import Busy, ConsumerGone, Draining, SourceFailed, StorageFull, StreamerError, Unsupported
 from streamer.export.closing import closing
 from streamer.export.compress import compressed
 from streamer.export.pause import Pauses
 from streamer.export.pipe import Pipe
-from streamer.export.plan import ExportPlan, Report, Session
+from streamer.export.plan import Choice, ExportPlan, Outline, Report, Session, Span
 from streamer.export.tasks import task_group
 from streamer.export.verify import verified
 from streamer.log import logger
 from streamer.mounts.table import MountTable
+from streamer.tar.compression import Compression
 
 log = logger("streamer.export")
 
@@ -47,6 +48,10 @@ class ExportStream:
     plan: ExportPlan
     report: Report
     _pipe: Pipe
+    outline: Outline | None = None
+    """What was known beforehand, if that was asked for."""
+    span: Span | None = None
+    """The bytes that come, if an outline was asked for; None if none do."""
     received: int = 0
     """Bytes iterated so far."""
 
@@ -69,6 +74,9 @@ class _Export:
     plan: ExportPlan
     pipe: Pipe
     done: anyio.Event
+    choice: Choice | None = None
+    outline: Outline | None = None
+    span: Span | None = None
     report: Report = field(default_factory=Report)
     started: float = field(default_factory=time.monotonic)
 
@@ -111,16 +119,18 @@ class Exporter:
         return Statistics(len(self._open), self._limit, self._abandoned)
 
     @asynccontextmanager
-    async def open(self, plan: ExportPlan) -> AsyncIterator[ExportStream]:
+    async def open(self, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
         """The stream of a plan, entered once its first chunk is there (so: mounted, and readable so far).
 
-        Everything that goes wrong before that raises here. Leaving the block at any point, by any exception, ends the
-        producer; it does not wait for it. Busy if too many exports are open, Draining once the service shuts down.
+        With a `choice` the archive is outlined first, and only the bytes chosen then come; for plans that can be
+        outlined and whose body is not compressed. Without one the whole archive comes at once. Everything that goes
+        wrong before the first chunk raises here. Leaving the block at any point, by any exception, ends the producer;
+        it does not wait for it. Busy if too many exports are open, Draining once the service shuts down.
         """
-        export = self._start(plan)
+        export = self._start(plan, choice)
         try:
             await export.pipe.readable()
-            yield ExportStream(plan, export.report, export.pipe)
+            yield ExportStream(plan, export.report, export.pipe, export.outline, export.span)
         finally:
             export.pipe.close()
 
@@ -139,7 +149,7 @@ class Exporter:
         for export in list(self._open):
             export.pipe.abort(error)
 
-    def _start(self, plan: ExportPlan) -> _Export:
+    def _start(self, plan: ExportPlan, choice: Choice | None) -> _Export:
         if self._refusal is not None:
             raise self._refusal
         if len(self._open) >= self._limit:
@@ -147,7 +157,7 @@ class Exporter:
                 f"cannot export {plan.title}: {self._limit} exports are open, as many as allowed; try again later",
                 retry_after=RETRY_AFTER,
             )
-        export = _Export(next(self._numbers), plan, Pipe(), anyio.Event())
+        export = _Export(next(self._numbers), plan, Pipe(), anyio.Event(), choice)
         self._open.add(export)
         self._tasks.start_soon(self._own, export, name=f"export {export.number}")
         return export
@@ -185,11 +195,10 @@ class Exporter:
         error: BaseException | None = None
         try:
             session = Session(self.mounts, export.report, pipe.check, self.pauses)
-            # Checked before compression as well: a compressor may take minutes of zeros before it gives anything.
-            chunks = _while_read(verified(plan.chunks(session), plan.title, plan.size, plan.digest), pipe)
-            with closing(chunks), closing(compressed(chunks, plan.body)) as body:
-                for chunk in body:
-                    pipe.send(chunk)
+            if export.choice is None:
+                _whole(plan, session, pipe)
+            else:
+                _chosen(export, export.choice, session)
         except BaseException as caught:  # noqa: ASYNC103  # a thread's own function: it cannot be cancelled
             error = caught if isinstance(caught, StreamerError) else explained(plan, caught)
         try:
@@ -219,6 +228,30 @@ class Exporter:
             log.warning("export failed", code=error.code, error=str(error), notes=_notes(error), **fields)
         else:
             log.error("export failed", exc_info=error, **fields)
+
+
+def _whole(plan: ExportPlan, session: Session, pipe: Pipe) -> None:
+    # Checked before compression as well: a compressor may take minutes of zeros before it gives anything.
+    chunks = _while_read(verified(plan.chunks(session), plan.title, plan.size, plan.digest), pipe)
+    with closing(chunks), closing(compressed(chunks, plan.body)) as body:
+        for chunk in body:
+            pipe.send(chunk)
+
+
+def _chosen(export: _Export, choice: Choice, session: Session) -> None:
+    plan = export.plan
+    if plan.outline is None or plan.body is not Compression.NONE:
+        raise Unsupported(f"the length of {plan.title} cannot be known before its archive is made")
+    with plan.outline(session, choice.first) as outline:
+        span = choice.span(outline)
+        export.outline, export.span = outline, span
+        if span is None:
+            return
+        start, stop = span
+        digest = plan.digest if span == (0, outline.size) else None
+        with closing(verified(outline.part(span), plan.title, stop - start, digest)) as chunks:
+            for chunk in chunks:
+                export.pipe.send(chunk)
 
 
 def _while_read(chunks: Iterator[bytes], pipe: Pipe) -> Iterator[bytes]:

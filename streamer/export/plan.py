@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from streamer.export.pause import Pauses
 from streamer.mounts.table import MountTable
@@ -76,6 +78,39 @@ class Session:
     pauses: Pauses = field(default_factory=Pauses)
 
 
+Span: TypeAlias = tuple[int, int]
+"""Bytes of an archive: the first, and the one behind the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is known of an archive before a byte of content is read, valid while the block that gave it is open.
+
+    `size` counts the bytes of the whole uncompressed archive. `etag` is a strong validator (RFC 9110, 8.8.3) without
+    its quotes: archives of the same source with the same one are the same bytes. `part` makes exactly the bytes of a
+    span, in chunks as `ExportPlan.chunks` does; it raises SourceChanged in place of the last one if what it read is not
+    this version any more.
+    """
+
+    size: int
+    etag: str
+    part: Callable[[Span], Iterator[bytes]] = field(repr=False, compare=False)
+
+
+Outlining: TypeAlias = "Callable[[Session, int], AbstractContextManager[Outline]]"
+"""Makes an outline in the export's own thread and keeps the source open. The number is the first byte that will
+probably be wanted: a part that begins there needs no second look at what lies before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How much of an outlined archive is wanted: `span` decides once the outline is known (None: nothing at all), in
+    the export's own thread; `first` is the byte that it will probably begin with."""
+
+    span: Callable[[Outline], Span | None]
+    first: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
     """One export, decided.
@@ -94,6 +129,10 @@ class ExportPlan:
     compression: Compression = Compression.NONE
     size: int | None = None
     digest: str | None = None
+    outline: Outlining | None = field(default=None, repr=False, compare=False)
+    """None where nothing is known before the bytes are made, or where they may be others the next time."""
+    steady: bool = True
+    """Whether the source stands still of its own accord, so that what an outline says will probably hold."""
     coding: Compression = Compression.NONE
     """How the body is compressed on its way only (HTTP's content coding); never besides `compression`."""
 
