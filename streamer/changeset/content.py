@@ -52,14 +52,13 @@ def open_regular(node: Node) -> int:
     return fd
 
 
-def blocks(fd: int, size: int, path: bytes = b"") -> Generator[bytes, None, None]:
-    """The first `size` bytes of an open file, 1 MiB at a time; the descriptor stays the caller's to close.
+def blocks(fd: int, size: int, path: bytes = b"", *, offset: int = 0) -> Generator[bytes, None, None]:
+    """The first `size` bytes of an open file, from `offset` on, 1 MiB at a time; the descriptor stays the caller's.
 
     What a file has grown by is not read. One that ends before `size` raises SourceChanged naming `path`, after the
     blocks that were there. Holes of 1 MiB and more are not read but yielded as one shared block of zeros, again and
     again: an empty terabyte costs its zeros, not its reading.
     """
-    offset = 0
     holes = size > BLOCK and os.fstat(fd).st_blocks * 512 < size
     while offset < size:
         if holes:

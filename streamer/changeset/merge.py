@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 from streamer.changeset.change import Node
@@ -32,6 +33,7 @@ def merge(
     start: bytes = b"",
     select: Select | None = None,
     on_vanished: Vanished | None = None,
+    after: bytes = b"",
 ) -> Generator[Node, None, None]:
     """What `walk` yields of a mount of the layers: the same nodes in the same order, with the topmost one's attributes.
 
@@ -39,7 +41,20 @@ def merge(
     of a node are those of its layer. `on_vanished`, errors and what a node is good for are as in `walk`; a node of a
     file whose data lies in a lower layer (metacopy) has that in `data`. Unsupported names what cannot be told.
     """
-    return _Walk(stack, select, on_vanished).nodes(stack.root if within is None else within, clean_start(start))
+    nodes = _Walk(stack, select, on_vanished).nodes(stack.root if within is None else within, clean_start(start))
+    return nodes if not after else _from(after, nodes)
+
+
+def _from(path: bytes, nodes: Generator[Node, None, None]) -> Generator[Node, None, None]:
+    """The nodes from `path` on. Whatever comes before it is looked at and left out: what a directory shows is known
+    only from above."""
+    with closing(nodes):
+        wanted = path.split(b"/")
+        for node in nodes:
+            if node.path.split(b"/") >= wanted:
+                yield node
+                break
+        yield from nodes
 
 
 def directory(stack: Stack, path: bytes, within: Directory | None = None) -> Directory:

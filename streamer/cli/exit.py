@@ -31,12 +31,13 @@ CODES = MappingProxyType(
         "unsupported": 9,
         "busy": 10,
         "engine_unreachable": 10,
+        "unreachable": 10,
         "draining": 10,
         "stalled": 10,
         "consumer_gone": BROKEN_PIPE,
     }
 )
-"""Every `code` of `streamer.errors`; a test compares the two."""
+"""Every `code` of `streamer.errors` and `streamer.client`; a test compares them."""
 
 MEANINGS = (
     (0, "done"),
@@ -49,7 +50,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy, shutting down, or an engine that does not answer: try again later"),
+    (10, "busy, shutting down, or an engine or service that does not answer: try again later"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

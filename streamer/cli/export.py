@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from streamer.cli.complain import say
 from streamer.cli.options import Compression, Format, FromStore, Kind, Profile, State, Stores
-from streamer.cli.running import work
+from streamer.cli.running import Given, alone, work
 from streamer.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from streamer.export.plan import ExportPlan, Options, Report
     from streamer.service import Service
 
+
+_SERVICE = "From a running service"
+Length: TypeAlias = Literal["auto", "known", "unknown"]
 
 _LATEST = (1 << 33) - 1
 """The last second that a tar header's octal digits can tell."""
@@ -113,6 +118,46 @@ def export(
     from_store: FromStore = None,
     state: State = None,
     store: Stores = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="Download from the service at http://HOST:PORT, https://HOST:PORT or unix:PATH. Into a FILE, the same "
+            "command goes on where an earlier one was broken off; lost connections are tried 8 times in a row.",
+            show_default=False,
+            rich_help_panel=_SERVICE,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=16,
+            help="Download so many parts of a FILE at once. Without it, one.",
+            show_default=False,
+            rich_help_panel=_SERVICE,
+        ),
+    ] = None,
+    length: Annotated[
+        Length | None,
+        typer.Option(
+            metavar="WHEN",
+            help="known: learn the length first, also of a running container, so that its download can be resumed. "
+            "unknown: begin at once. auto, the default: known for all that stands still.",
+            show_default=False,
+            rich_help_panel=_SERVICE,
+        ),
+    ] = None,
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--no-verify",
+            help="Do not ask the service for the digest of what was downloaded, which it may have to read once more.",
+            rich_help_panel=_SERVICE,
+        ),
+    ] = False,
 ) -> None:
     """Stream an archive into a file or a pipe.
 
@@ -125,6 +170,34 @@ def export(
     if pause and kind not in ("container", "diff"):
         raise InvalidRequest(f"--pause is for containers and their diffs: a {kind} never changes", parameter="pause")
     subtree = _path(path)
+    if url is None:
+        for option, given in (("--jobs", jobs), ("--length", length), ("--no-verify", unverified)):
+            if given:
+                raise InvalidRequest(f"{option} is for downloads: it needs --from URL", parameter=option[2:])
+    else:
+        from streamer.cli.downloading import downloaded
+        from streamer.client.request import archive
+        from streamer.export.naming import basename
+
+        _refuse_own_stores(context, state, store)
+
+        request = archive(
+            kind,
+            refs,
+            store=from_store,
+            compression=compression or _named(output),
+            profile=profile,
+            include=include or (),
+            exclude=exclude or (),
+            mtime=mtime,
+            path=subtree,
+            pause=bool(pause),
+            format=format or "oci",
+            length=length or "auto",
+        )
+        suggestion = f"{basename(refs[0])}.tar"
+        alone(partial(downloaded, url, request, output, suggestion, jobs=jobs, verify=not unverified))
+        return
 
     async def command(service: Service) -> None:
         from streamer.export.plan import Options
@@ -144,6 +217,16 @@ def export(
         _tell(await _send(service, plan, output))
 
     work(context, state, store, command)
+
+
+def _refuse_own_stores(context: typer.Context, state: Path | None, stores: list[str] | None) -> None:
+    before = context.find_object(Given) or Given()
+    if state is not None or stores or before.state is not None or before.stores:
+        raise InvalidRequest(
+            "--state and --store cannot go with --from: a service has stores of its own, of which --from-store NAME "
+            "chooses one",
+            parameter="from",
+        )
 
 
 _SUFFIXES: dict[str, Compression] = {

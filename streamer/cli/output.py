@@ -37,24 +37,37 @@ class Output(Protocol):
 
 def destination(name: str | None, suggestion: str) -> AbstractAsyncContextManager[Output]:
     """What `-o NAME` means; None is standard output. `suggestion` is the file name to propose instead of a terminal."""
-    if name is not None and name.startswith("s3://"):
+    if name is None or name == "-":
+        return _standard_output(suggestion)
+    if not replaceable(name, suggestion):
+        return _device(name, suggestion)
+    found = _stat(name, follow=False)
+    return _file(name, found.st_mode & 0o777 if found is not None else None)
+
+
+def replaceable(name: str, suggestion: str) -> bool:
+    """Whether `-o NAME` means a file that can appear when it is complete, and not something to write into.
+
+    Raises as `destination` does.
+    """
+    if name.startswith("s3://"):
         raise Unsupported(
             f"cannot write to {name}: object storage comes with a later release; use -o - and pipe into its client"
         )
-    if name is None or name == "-":
-        return _standard_output(suggestion)
     if not name:
         raise InvalidRequest(f"-o is empty: name a file (for example -o {suggestion})", parameter="output")
     if (found := _stat(name, follow=True)) is not None and stat.S_ISDIR(found.st_mode):
         hint = name.rstrip("/") + "/" + suggestion
         raise InvalidRequest(f"{name} is a directory: name the file (for example -o {hint})", parameter="output")
     if found is not None and not stat.S_ISREG(found.st_mode):
-        return _device(name, suggestion)  # /dev/null, /dev/stdout or a FIFO: a rename would replace it
+        return False  # /dev/null, /dev/stdout or a FIFO: a rename would replace it
     if (link := _stat(name, follow=False)) is not None and stat.S_ISLNK(link.st_mode):
         # Whoever can write to a shared directory could otherwise choose what is replaced; and `-o /dev/stdout > FILE`
         # would replace the link in /dev.
         raise InvalidRequest(f"{name} is a symbolic link: name the file itself", parameter="output")
-    return _file(name, found.st_mode & 0o777 if found is not None else None)
+    if os.path.basename(name) in ("", ".", ".."):
+        raise InvalidRequest(f"{name} is not the name of a file", parameter="output")
+    return True
 
 
 def refuse_terminal(fd: int, suggestion: str) -> None:
@@ -178,8 +191,6 @@ class _NewFile(_Blocking):
 @asynccontextmanager
 async def _file(path: str, mode: int | None) -> AsyncIterator[Output]:
     folder, name = os.path.split(path)
-    if name in ("", ".", ".."):
-        raise InvalidRequest(f"{path} is not the name of a file", parameter="output")
     with ExitStack() as stack:
         try:
             directory = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

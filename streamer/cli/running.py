@@ -90,6 +90,13 @@ def on(chosen: Settings, command: Callable[[Service], Awaitable[T]], *, create: 
     return anyio.run(_interruptible, lambda: _served(chosen, command, create))
 
 
+def alone(command: Callable[[], Awaitable[T]]) -> T:
+    """The result of `command()`, without settings or stores. Signals as in `on`."""
+    import anyio
+
+    return anyio.run(_interruptible, command)
+
+
 async def _served(chosen: Settings, command: Callable[[Service], Awaitable[T]], create: bool) -> T:
     from streamer.service import service
 

@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from streamer.changeset.change import Change, Node
 from streamer.changeset.walk import Select
 from streamer.mounts.mount import Mount, Snapshot
 from streamer.mounts.table import MountTable
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a walk begins, found on a mount: everything below `node` can be read through its directory alone.
+
+    `on_vanished` is to be told of what is gone between listing and looking, by its path as the walk has it.
+    """
+
+    node: Node
+    on_vanished: Callable[[bytes], None] | None
 
 
 class Tree(Protocol):
@@ -34,8 +46,15 @@ class Tree(Protocol):
         *,
         select: Select | None = None,
         on_vanished: Callable[[bytes], None] | None = None,
+        after: bytes = b"",
     ) -> Generator[Node, None, None]:
         """What lies at the path and all below it, as `walk`; the names begin with the path's last component."""
+        ...
+
+    def start(
+        self, path: bytes = b"", *, on_vanished: Callable[[bytes], None] | None = None
+    ) -> AbstractContextManager[Start | None]:
+        """Where the walk of `nodes` begins, while the block is open; None where that cannot be read by descriptors."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 
 from streamer.changeset.change import Node
 from streamer.changeset.descriptor import open_below, open_in_root
@@ -14,7 +14,7 @@ from streamer.changeset.layers import Layers
 from streamer.changeset.merge import directory, merge
 from streamer.changeset.vanishing import Vanished, unless_whiteout
 from streamer.changeset.walk import Select, walk
-from streamer.drivers.base import Tree
+from streamer.drivers.base import Start, Tree
 from streamer.errors import NotFound, SourceFailed, shown
 from streamer.mounts.mount import Mount
 from streamer.mounts.table import MountTable
@@ -61,15 +61,32 @@ class _Mounted:
         return True
 
     def nodes(
-        self, path: bytes = b"", *, select: Select | None = None, on_vanished: Vanished | None = None
+        self,
+        path: bytes = b"",
+        *,
+        select: Select | None = None,
+        on_vanished: Vanished | None = None,
+        after: bytes = b"",
     ) -> Generator[Node, None, None]:
+        with self._above(path) as (above, base):
+            told = self._told(above, on_vanished)
+            yield from walk(above, start=base, select=select, on_vanished=told, after=after)
+
+    @contextmanager
+    def start(self, path: bytes = b"", *, on_vanished: Vanished | None = None) -> Iterator[Start | None]:
+        with self._above(path) as (above, base), closing(walk(above, start=base)) as nodes:
+            yield Start(next(nodes), self._told(above, on_vanished))
+
+    @contextmanager
+    def _above(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """The directory that the path's last component is in, and that; the root and nothing for the root itself."""
         head, base = _split(path)
         if not base:
-            yield from walk(self._root, select=select, on_vanished=self._told(self._root, on_vanished))
+            yield self._root, b""
             return
         parent = open_in_root(self._root, head or b".")
         try:
-            yield from walk(parent, start=base, select=select, on_vanished=self._told(parent, on_vanished))
+            yield parent, base
         finally:
             os.close(parent)
 
@@ -98,11 +115,19 @@ class Merged:
         return self._layers.lookup(path) is not None
 
     def nodes(
-        self, path: bytes = b"", *, select: Select | None = None, on_vanished: Vanished | None = None
+        self,
+        path: bytes = b"",
+        *,
+        select: Select | None = None,
+        on_vanished: Vanished | None = None,
+        after: bytes = b"",
     ) -> Generator[Node, None, None]:
         head, base = _split(path)
         within = directory(self._stack, head)
-        return merge(self._stack, within=within, start=base, select=select, on_vanished=on_vanished)
+        return merge(self._stack, within=within, start=base, select=select, on_vanished=on_vanished, after=after)
+
+    def start(self, path: bytes = b"", *, on_vanished: Vanished | None = None) -> AbstractContextManager[Start | None]:
+        return nullcontext(None)
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

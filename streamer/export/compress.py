@@ -1,7 +1,12 @@
-"""Compression of a stream of chunks, in the export's thread: one gzip member, zstd frame, xz or bzip2 stream.
+"""Compression of a stream of chunks beside the thread that makes them: a gzip member, zstd frame, xz or bzip2 stream.
 
 Always a *single* member or frame with a checksum: an archive cut between two of them would pass every tool's test.
-The bytes depend on the input alone. isal's depend on how the input is cut as well, so input is re-blocked first.
+The bytes depend on the input alone: it is cut anew into blocks of a fixed size first, since those of isal depend on
+how its input is cut.
+
+gzip uses every core, the others one besides that of the export's thread (`workers` says how the threads live). zstd's
+own workers are not used: with jobs of 1 MiB they hold 10 MiB for each open export instead of 4, with those of their
+default 52 MiB, and let the first megabytes wait.
 """
 
 from __future__ import annotations
@@ -12,9 +17,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from isal import isal_zlib
-
+from streamer.export import gzip
 from streamer.export.closing import closing
+from streamer.export.workers import Block, Workers, in_order
 from streamer.tar.compression import Compression
 
 if sys.version_info >= (3, 14):
@@ -22,28 +27,37 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-_BLOCK = 256 << 10
+_FIRST = 16 << 10
+_BLOCK = 512 << 10  # fewer hand-overs: each waits for the lock of the interpreter, which the export's thread is using
 _CHUNK = 256 << 10
+_AHEAD = 3
 
 
 class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+    def compress(self, data: Block, /) -> bytes: ...
 
     def flush(self) -> bytes: ...
 
 
-def _gzip() -> _Compressor:
-    compressor: _Compressor = isal_zlib.compressobj(2, wbits=31)
-    return compressor
+class _Zstd:
+    def __init__(self) -> None:
+        # The window of level 3 is 2 MiB: every decoder accepts it, also as an HTTP content coding (RFC 9659: 8 MiB).
+        options: dict[int, int] = {
+            zstd.CompressionParameter.compression_level: 3,
+            zstd.CompressionParameter.checksum_flag: 1,
+        }
+        self._compressor = zstd.ZstdCompressor(options=options)
+        self._first = True
 
+    def compress(self, data: Block, /) -> bytes:
+        made = self._compressor.compress(data)
+        if self._first:  # as far as it is, at once; zstd would gather 128 KiB
+            self._first = False
+            made += self._compressor.flush(zstd.ZstdCompressor.FLUSH_BLOCK)
+        return made
 
-def _zstd() -> _Compressor:
-    # The window of level 3 is 2 MiB: every decoder accepts it, also as an HTTP content coding (RFC 9659: 8 MiB).
-    options: dict[int, int] = {
-        zstd.CompressionParameter.compression_level: 3,
-        zstd.CompressionParameter.checksum_flag: 1,
-    }
-    return zstd.ZstdCompressor(options=options)
+    def flush(self) -> bytes:
+        return self._compressor.flush()
 
 
 def _xz() -> _Compressor:
@@ -52,54 +66,67 @@ def _xz() -> _Compressor:
 
 
 _COMPRESSORS: dict[Compression, Callable[[], _Compressor]] = {
-    Compression.GZIP: _gzip,
-    Compression.ZSTD: _zstd,
+    Compression.ZSTD: _Zstd,
     Compression.XZ: _xz,
     Compression.BZIP2: lambda: bz2.BZ2Compressor(9),
 }
 
 
 def compressed(chunks: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
-    """The chunks, compressed; as they are for NONE. Closes `chunks` if that is a generator."""
+    """The chunks, compressed; as they are for NONE. The first bytes leave early, all others in chunks of 256 KiB.
+
+    `chunks` is advanced and closed (if it is a generator) only by the thread that advances and closes the result. On
+    every way out no thread computes any more, and those that were started for this stream are gone. Holds some
+    6 MiB besides a chunk of the source, and for their compressors' state zstd 4 MiB, bzip2 8 and xz 17.
+    """
     if compression is Compression.NONE:
         return chunks
-    return _compressed(chunks, _COMPRESSORS[compression]())
+    cut = blocks(chunks, _BLOCK, first=_FIRST)
+    return _gathered(gzip.member(cut) if compression is Compression.GZIP else _beside(cut, _COMPRESSORS[compression]))
 
 
-def _compressed(chunks: Iterator[bytes], compressor: _Compressor) -> Iterator[bytes]:
+def _beside(cut: Iterator[Block], make: Callable[[], _Compressor]) -> Iterator[bytes]:
+    compressor = make()
+    with Workers(1) as workers, closing(in_order(workers, compressor.compress, cut, _AHEAD)) as pieces:
+        yield from pieces
+    yield compressor.flush()
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
     pending: list[bytes] = []
     waiting = 0
-    enough = 1  # the first bytes leave at once: a reader may wait long for the next ones
-    with closing(blocks(chunks, _BLOCK)) as source:
-        for block in source:
-            data = compressor.compress(block)
-            if data:
-                pending.append(data)
-                waiting += len(data)
+    enough = 1  # a reader may wait long for the next ones
+    with closing(pieces) as source:
+        for piece in source:
+            pending.append(piece)
+            waiting += len(piece)
             if waiting >= enough:
                 yield b"".join(pending)
                 pending, waiting, enough = [], 0, _CHUNK
-    pending.append(compressor.flush())
-    yield b"".join(pending)
+    if waiting:
+        yield b"".join(pending)
 
 
-def blocks(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in blocks of exactly `size`, the last one shorter. Closes `chunks` if that is a generator."""
-    buffer = bytearray()
+def blocks(chunks: Iterator[bytes], size: int, first: int | None = None) -> Iterator[Block]:
+    """The same bytes in blocks of exactly `size`, the first of `first` if given, the last one shorter.
+
+    A block is not touched again. Closes `chunks` if that is a generator.
+    """
+    wanted = first or size
+    gathered = bytearray()
     with closing(chunks) as source:
         for chunk in source:
             view = memoryview(chunk)
             start = 0
-            if buffer:
-                start = min(size - len(buffer), len(view))
-                buffer += view[:start]
-                if len(buffer) < size:
-                    continue
-                yield bytes(buffer)
-                buffer.clear()
-            while len(view) - start >= size:
-                yield bytes(view[start : start + size])
-                start += size
-            buffer += view[start:]
-    if buffer:
-        yield bytes(buffer)
+            while len(gathered) + len(view) - start >= wanted:
+                end = start + wanted - len(gathered)
+                if gathered:
+                    gathered += view[start:end]
+                    yield gathered
+                    gathered = bytearray()
+                else:
+                    yield chunk if end - start == len(view) else bytes(view[start:end])
+                start, wanted = end, size
+            gathered += view[start:]
+    if gathered:
+        yield gathered

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from functools import partial
 
 from streamer import drivers
-from streamer.drivers.base import Tree
 from streamer.export import subtree
-from streamer.export.closing import closing
+from streamer.export.items import Pass
 from streamer.export.naming import basename
-from streamer.export.pack import Packer
 from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Kind, Options, Session
-from streamer.mounts.mount import Snapshot
+from streamer.export.runs import items
+from streamer.export.walked import Walked
 from streamer.oci import digest as digests
-from streamer.stores.base import Container, Guard, Hold, Image
-from streamer.tar.entry import Member
-from streamer.tar.writer import archive
+from streamer.stores.base import Container, Hold, Image
 
 
 def plan_container(container: Container, options: Options) -> ExportPlan:
     """The container's whole file system as it is now: no volumes, no /proc, sockets left out."""
     subtree.selection(options)
     title = f"container {container.name} ({container.id[:12]}) of store {container.store}"
+    # A container may change: its file system is mounted afresh for this stream, and never shared.
+    source = Walked(partial(_opened, container.held, options, True), options, title)
     return ExportPlan(
         kind=Kind.CONTAINER,
         title=title,
         basename=basename(container.name),
-        # A container may change: its file system is mounted afresh for this stream, and never shared.
-        chunks=guarded(
-            container, title, options, lambda guard, session: _chunks(container.held, guard, options, True, session)
-        ),
+        chunks=guarded(container, title, options, source.chunks),
         compression=options.compression,
+        outline=None if options.pause else lambda session, _: source.outline(container.guard, session),
+        steady=container.steady,
     )
 
 
@@ -43,37 +41,23 @@ def plan_rootfs(image: Image, name: str, options: Options) -> ExportPlan:
     top = image.layers[-1] if image.layers else None
     if top is not None and top.hold is None:
         top.held()  # says so now if the store keeps no file system
+    title = f"root file system of image {name} ({digests.short(image.id)}) of store {image.store}"
+    source = Walked(partial(_opened, top.held if top else None, options, False), options, title)
+    guard = top.guard if top else None  # the topmost layer's end check covers all below it
     return ExportPlan(
         kind=Kind.ROOTFS,
-        title=f"root file system of image {name} ({digests.short(image.id)}) of store {image.store}",
+        title=title,
         basename=basename(name) + "-rootfs",
-        # The topmost layer's end check covers all below it.
-        chunks=partial(_chunks, top.held if top else None, top.guard if top else None, options, False),
+        chunks=partial(source.chunks, guard),
         compression=options.compression,
+        outline=lambda session, _: source.outline(guard, session),
     )
 
 
-def _chunks(held: Hold | None, guard: Guard | None, options: Options, live: bool, session: Session) -> Iterator[bytes]:
+@contextmanager
+def _opened(held: Hold | None, options: Options, live: bool, session: Session) -> Iterator[Pass]:
     if held is None:  # an image without layers: an archive without entries
-        yield from archive(iter(()), options.profile)
+        yield lambda cursor, resume: iter(())
         return
-    with (
-        held() as (snapshot, _),
-        _leased(snapshot, live, session) as tree,
-        closing(archive(_members(tree, snapshot, guard, options, live, session), options.profile)) as chunks,
-    ):
-        yield from chunks
-
-
-def _leased(snapshot: Snapshot, live: bool, session: Session) -> AbstractContextManager[Tree]:
-    return drivers.of(snapshot).tree(session.mounts, snapshot, shared=not live)
-
-
-def _members(
-    tree: Tree, snapshot: Snapshot, guard: Guard | None, options: Options, live: bool, session: Session
-) -> Iterator[Member]:
-    packer = Packer(options, session, ids=snapshot.ids, live=live)
-    with closing(packer.tree(subtree.nodes(tree, options, session, live=live))) as members:
-        yield from members
-    if guard is not None:
-        guard()
+    with held() as (snapshot, _), drivers.of(snapshot).tree(session.mounts, snapshot, shared=not live) as tree:
+        yield lambda cursor, resume: items(tree, options, session, cursor, resume, ids=snapshot.ids, live=live)

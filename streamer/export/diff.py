@@ -19,30 +19,31 @@ from streamer.drivers.base import DiffDriver
 from streamer.errors import NotFound, shown
 from streamer.export import subtree
 from streamer.export.closing import closing
+from streamer.export.items import Cursor, Item, Pass, Resume
 from streamer.export.naming import basename
 from streamer.export.pack import Packer
 from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Options, Session
 from streamer.export.plan import Kind as ExportKind
+from streamer.export.walked import Walked
 from streamer.mounts.mount import Snapshot
 from streamer.mounts.table import MountTable
-from streamer.stores.base import Container, Guard, Hold
-from streamer.tar.entry import Member
-from streamer.tar.writer import archive
+from streamer.stores.base import Container, Hold
 
 
 def plan_diff(container: Container, options: Options) -> ExportPlan:
     """The container's changes as a layer archive: apply it on the image and the container's file system results."""
     subtree.selection(options)
     title = f"changes of container {container.name} ({container.id[:12]}) of store {container.store}"
+    source = walked(container.held, options, title)
     return ExportPlan(
         kind=ExportKind.DIFF,
         title=title,
         basename=basename(container.name) + "-diff",
-        chunks=guarded(
-            container, title, options, lambda guard, session: archived(container.held, guard, options, session)
-        ),
+        chunks=guarded(container, title, options, source.chunks),
         compression=options.compression,
+        outline=None if options.pause else lambda session, _: source.outline(container.guard, session),
+        steady=container.steady,
     )
 
 
@@ -105,27 +106,37 @@ def changes(session: Session, snapshot: Snapshot, parent: Snapshot | None) -> It
             yield found
 
 
-def archived(held: Hold, guard: Guard | None, options: Options, session: Session) -> Iterator[bytes]:
-    """The chunks of a changeset archive."""
+def walked(held: Hold, options: Options, title: str) -> Walked:
+    """The changes as a layer archive."""
+    return Walked(partial(_opened, held, options), options, title)
+
+
+@contextmanager
+def _opened(held: Hold, options: Options, session: Session) -> Iterator[Pass]:
+    with held() as (snapshot, parent):
+        yield partial(_items, snapshot, parent, options, session)
+
+
+def _items(
+    snapshot: Snapshot,
+    parent: Snapshot | None,
+    options: Options,
+    session: Session,
+    cursor: Cursor,
+    _resume: Resume | None,
+) -> Iterator[Item]:
+    # Only a container's own directory is ever written. Nothing here can be begun again in the middle.
+    packer = Packer(options, session, cursor, ids=snapshot.ids, live=snapshot.upper is not None)
+    empty = True
     with (
-        held() as (snapshot, parent),
         changes(session, snapshot, parent) as found,
-        closing(archive(_members(found, snapshot, guard, options, session), options.profile)) as chunks,
+        closing(packer.changeset(subtree.narrowed(found, options))) as items,
     ):
-        yield from chunks
-
-
-def _members(
-    found: Iterator[Change], snapshot: Snapshot, guard: Guard | None, options: Options, session: Session
-) -> Iterator[Member]:
-    # Only a container's own directory is ever written.
-    packer = Packer(options, session, ids=snapshot.ids, live=snapshot.upper is not None)
-    with closing(packer.changeset(subtree.narrowed(found, options))) as members:
-        yield from members
-    if options.path and not session.report.entries:
+        for item in items:
+            empty = False
+            yield item
+    if options.path and empty:
         _require(options.path, snapshot, session.mounts)
-    if guard is not None:
-        guard()
 
 
 def _require(path: bytes, snapshot: Snapshot, mounts: MountTable) -> None:

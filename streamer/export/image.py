@@ -3,29 +3,28 @@
 `oci` (see `layout`) is what every engine reads, with the layers as they were pulled where their store still has them;
 `docker-legacy` (see `legacy`) a directory per layer with its tar in it, as Docker up to 24 wrote it.
 
-The length is known beforehand, unless a layer's tar is needed whose length nobody noted (that of a compressed blob): a
-header holds its member's size, so such a layer is made twice, the first time just to count, before the first byte.
+The length is known beforehand, as is every byte that is no layer's own, so that any span can be given without what lies
+before it; unless a layer's tar is needed whose length nobody noted (that of a compressed blob): a header holds its
+member's size, so such a layer is made twice, the first time just to count, before the first byte.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 from streamer.errors import InvalidReference, InvalidRequest
 from streamer.export import layout, legacy
-from streamer.export.closing import closing
 from streamer.export.naming import basename
-from streamer.export.plan import ExportPlan, Kind, Options, Session
+from streamer.export.placed import Placed
+from streamer.export.plan import ExportPlan, Kind, Options, Outline, Session
 from streamer.export.saved import Saved, Selected, Sizes, measured, sizes
 from streamer.oci import reference
 from streamer.stores.base import Image, Layer
 from streamer.stores.catalog import Catalog
-from streamer.tar.entry import Member
-from streamer.tar.header import encode
-from streamer.tar.writer import archive
 
 
 class Format(enum.StrEnum):
@@ -64,14 +63,16 @@ async def plan_images(
     form = _OCI if format is Format.OCI else _LEGACY
     known, unknown = sizes(form.tars(images))
     build = partial(form.members, images)
-    saved = build(known)  # what cannot be saved is said now
+    placed = Placed(build(known))  # what cannot be saved is said now
+    title = f"image {', '.join(names)} of store {images[0].image.store}"
     return ExportPlan(
         kind=Kind.IMAGE,
-        title=f"image {', '.join(names)} of store {images[0].image.store}",
+        title=title,
         basename=basename(names[0]) if len(names) == 1 else "images",
-        chunks=partial(_measured, build, known, unknown) if unknown else partial(_chunks, saved),
+        chunks=partial(_measured, build, known, unknown, title) if unknown else partial(_chunks, placed, title),
         compression=options.compression,
-        size=None if unknown else _size(saved),
+        size=None if unknown else placed.size,
+        outline=None if unknown else partial(_outline, placed, title),
     )
 
 
@@ -90,33 +91,17 @@ async def _named(catalog: Catalog, name: str, store: str | None) -> list[tuple[r
     return [(parsed if parsed in image.names else None, image)]
 
 
-def _size(saved: Iterable[Saved]) -> int:
-    """The length of the archive, from its members alone."""
-    total = 1024
-    for item in saved:
-        total += len(encode(item.entry, Options().profile)) + -(-item.entry.size // 512) * 512
-    return total
-
-
 def _measured(
-    build: Callable[[Sizes], list[Saved]], known: Sizes, unknown: Sequence[Layer], session: Session
+    build: Callable[[Sizes], list[Saved]], known: Sizes, unknown: Sequence[Layer], title: str, session: Session
 ) -> Iterator[bytes]:
     made = build({**known, **{layer.diff_id: measured(layer, session) for layer in unknown}})
-    with closing(_chunks(made, session)) as chunks:
-        yield from chunks
+    yield from _chunks(Placed(made), title, session)
 
 
-def _chunks(saved: Sequence[Saved], session: Session) -> Iterator[bytes]:
-    with closing(archive(_members(saved, session), Options().profile)) as chunks:
-        yield from chunks
+def _chunks(placed: Placed, title: str, session: Session) -> Iterator[bytes]:
+    return placed.part(session, (0, placed.size), title)
 
 
-def _members(saved: Sequence[Saved], session: Session) -> Iterator[Member]:
-    # Every layer's guard was called when its last byte was read; this end check looks at all of them once more.
-    for item in saved:
-        session.check()
-        session.report.entries += 1
-        yield item.entry, item.content()
-    for item in saved:
-        if item.layer is not None and item.layer.guard is not None:
-            item.layer.guard()
+@contextmanager
+def _outline(placed: Placed, title: str, session: Session, _first: int) -> Iterator[Outline]:
+    yield Outline(placed.size, placed.etag(), lambda span: placed.part(session, span, title))

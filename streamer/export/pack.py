@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterator
+from functools import partial
 
 from streamer.changeset import content
 from streamer.changeset.change import Change, Kind, Node
 from streamer.errors import SourceChanged, SourceFailed, Unsupported, shown
 from streamer.export.closing import closing
+from streamer.export.items import Cursor, Identity, Item, Resume
 from streamer.export.numbering import numbered
 from streamer.export.plan import Options, Session
+from streamer.export.stored import Stored, unchanged
 from streamer.mounts.mount import Ids
 from streamer.tar import entry as tar
-from streamer.tar.entry import Content, Entry, Member, Profile
+from streamer.tar.entry import Content, Entry, Profile
+from streamer.tar.header import encode
+from streamer.tar.writer import Encoded, close
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 
 _WHOLE = 128 << 10
 """Files up to this size are read at once and travel with their header in one chunk."""
+
+_FACT = struct.Struct("<BHIIQQqq")
 
 _TYPES = {
     stat.S_IFDIR: tar.DIRECTORY,
@@ -36,37 +44,56 @@ _TYPES = {
 
 
 class Packer:
-    """Turns the nodes or changes of one archive into its members; remembers hard links while it does.
+    """Turns the nodes or changes of one archive into its items; remembers hard links while it does.
 
     `live` says that the source may be written meanwhile (a container): files may then vanish before their turn comes.
-    In layers nothing may, and something that did is a layer that is being removed. `ids` is the snapshot's.
+    In layers nothing may, and something that did is a layer that is being removed. `ids` is the snapshot's. `resume`
+    says where the nodes begin, if not at the beginning.
     """
 
-    def __init__(self, options: Options, session: Session, *, ids: Ids | None = None, live: bool) -> None:
+    def __init__(
+        self,
+        options: Options,
+        session: Session,
+        cursor: Cursor,
+        *,
+        ids: Ids | None = None,
+        live: bool,
+        resume: Resume | None = None,
+    ) -> None:
         self._session = session
+        self._cursor = cursor
         self._numbers = ids
         self._live = live
+        self._profile = options.profile
         self._full = options.profile is Profile.FULL
         self._latest = None if options.mtime is None else options.mtime * 1_000_000_000
-        self._links: dict[tuple[int, ...], tuple[bytes, int]] = {}
+        self._links: dict[Identity, tuple[bytes, int]] = {}
+        self._resume = resume
 
-    def tree(self, nodes: Iterator[Node]) -> Iterator[Member]:
-        """A whole file system's members, in the walk's order. Closes `nodes` if that is a generator."""
+    def tree(self, nodes: Iterator[Node], *, start: bytes | None = None) -> Iterator[Item]:
+        """A whole file system's items, in the walk's order. Closes `nodes` if that is a generator.
+
+        A walk can begin again at each of them but the one at `start`; at none if that is None.
+        """
         with closing(nodes) as source:
             for node in source:
                 self._session.check()
                 if node.path or self._full:
-                    member = self._member(node)
-                    if member is not None:
-                        yield member
+                    item = self.item(node)
+                    if item is not None:
+                        if start is not None and node.path != start:
+                            item.at = node.path
+                        yield item
 
-    def changeset(self, changes: Iterator[Change]) -> Iterator[Member]:
-        """A layer's members: changed files, and whiteouts for what is gone. Closes `changes` if a generator."""
+    def changeset(self, changes: Iterator[Change]) -> Iterator[Item]:
+        """A layer's items: changed files, and whiteouts for what is gone. Closes `changes` if a generator."""
         with closing(changes) as source:
             for change in source:
                 self._session.check()
                 if change.kind is Kind.DELETE:
-                    yield self._whiteout(change), None
+                    status = None if change.node is None else change.node.stat
+                    yield self._made(self._whiteout(change), None, status)
                     continue
                 node = change.node
                 if node is None:
@@ -77,55 +104,82 @@ class Packer:
                     raise Unsupported(
                         f"cannot archive /{shown(change.path)}: in a layer a name with .wh. in front means a deletion"
                     )
-                member = self._member(node)
-                if member is not None:
-                    yield member
+                item = self.item(node)
+                if item is not None:
+                    yield item
                     if change.opaque:
-                        yield self._opaque(member[0]), None
+                        yield self._made(self._opaque(node), None, None)
+
+    def item(self, node: Node) -> Item | None:
+        """The member of one node; None for a socket, or a file that vanished before anything about it was sent."""
+        report = self._session.report
+        status = node.stat
+        file_type = stat.S_IFMT(status.st_mode)
+        if file_type == stat.S_IFSOCK:
+            report.sockets += 1
+            return None
+        data: Content = None
+        try:
+            linked = self._linked(node)
+            if linked is not None:
+                return self._made(linked, None, status)
+            if file_type == stat.S_IFREG:
+                entry, data = self._regular(node)
+            else:
+                entry = self._special(node, _TYPES[file_type])
+        except SourceChanged:
+            if not (self._live and _gone(node)):
+                raise
+            report.vanished += 1
+            return None
+        if status.st_nlink > 1 and file_type != stat.S_IFDIR:
+            identity = _identity(status)
+            self._links[identity] = (entry.name, status.st_nlink - 1)
+            if self._cursor.note:
+                self._cursor.links[identity] = (entry.name, self._cursor.offset)
+        return self._made(entry, data, status, node)
+
+    def _made(self, entry: Entry, data: Content, status: os.stat_result | None, node: Node | None = None) -> Item:
+        """The item of an entry; takes `data` over. `node` is that of a file with content."""
+        try:
+            header = encode(entry, self._profile)
+        except BaseException:
+            close(data)
+            raise
+        self._session.report.entries += 1
+        whole = Encoded(entry.name, header, entry.stored, data)
+        item = Item(whole.size)
+        if self._cursor.read:
+            item.piece = whole
+        else:
+            item.rest = partial(self._rest, whole, entry, node)
+        if self._cursor.note:
+            item.facts = fact(entry, header, status)
+            item.newest = 0 if status is None else status.st_ctime_ns
+        return item
+
+    def _rest(self, whole: Encoded, entry: Entry, node: Node | None, skip: int) -> Encoded:
+        """A member that was only measured, opened now, without its first `skip` bytes."""
+        header = whole.header[skip:]
+        skip = max(0, skip - len(whole.header))
+        if not entry.stored or node is None:
+            return whole._replace(header=header)
+        data = Stored(content.open_regular(node), entry, node, strict=self._cursor.strict, skip=skip)
+        return whole._replace(header=header, stored=entry.stored - skip, content=data)
 
     def _whiteout(self, change: Change) -> Entry:
         head, _, base = change.path.rpartition(b"/")
         name = (head + b"/" if head else b"") + WHITEOUT + base
-        self._session.report.entries += 1
         if change.node is None:
             return Entry(name)
         status = change.node.stat
         uid, gid = self._ids(status)
         return Entry(name, mode=0o600, uid=uid, gid=gid, mtime=self._mtime(status))
 
-    def _opaque(self, directory: Entry) -> Entry:
-        self._session.report.entries += 1
-        return Entry(
-            directory.name + OPAQUE, mode=directory.mode & 0o777, uid=directory.uid, gid=directory.gid, mtime=0
-        )
-
-    def _member(self, node: Node) -> Member | None:
-        """The member of one node; None for a socket, or a file that vanished before anything about it was sent."""
-        report = self._session.report
-        status = node.stat
-        mode = status.st_mode
-        file_type = stat.S_IFMT(mode)
-        if file_type == stat.S_IFSOCK:
-            report.sockets += 1
-            return None
-        try:
-            linked = self._linked(node)
-            if linked is not None:
-                report.entries += 1
-                return linked, None
-            if file_type == stat.S_IFREG:
-                member = self._regular(node)
-            else:
-                member = self._special(node, _TYPES[file_type]), None
-        except SourceChanged:
-            if not (self._live and _gone(node)):
-                raise
-            report.vanished += 1
-            return None
-        report.entries += 1
-        if status.st_nlink > 1 and file_type != stat.S_IFDIR:
-            self._links[_identity(status)] = (member[0].name, status.st_nlink - 1)
-        return member
+    def _opaque(self, directory: Node) -> Entry:
+        uid, gid = self._ids(directory.stat)
+        mode = directory.stat.st_mode & 0o777
+        return Entry(directory.path + b"/" + OPAQUE, mode=mode, uid=uid, gid=gid, mtime=0)
 
     def _linked(self, node: Node) -> Entry | None:
         """The hard-link entry of a node whose content was archived before under another name."""
@@ -135,17 +189,27 @@ class Packer:
         key = _identity(status)
         first = self._links.get(key)
         if first is None:
-            return None
-        name, remaining = first
-        if remaining > 1:
-            self._links[key] = (name, remaining - 1)
+            first = self._linked_before(key)
+            if first is None:
+                return None
         else:
-            del self._links[key]
+            name, remaining = first
+            if remaining > 1:
+                self._links[key] = (name, remaining - 1)
+            else:
+                del self._links[key]
         linked = self._entry(node, node.path, tar.LINK)
-        linked.linkname = name
+        linked.linkname = first[0]
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):  # go-archive keeps them in the link as well
             linked.devmajor, linked.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return linked
+
+    def _linked_before(self, key: Identity) -> tuple[bytes, int] | None:
+        """The first name of a file, if its member lies before what this pass began with."""
+        if self._resume is None:
+            return None
+        found = self._resume.links.get(key)
+        return found if found is not None and found[1] < self._resume.offset else None
 
     def _special(self, node: Node, kind: bytes) -> Entry:
         if kind == tar.DIRECTORY:
@@ -158,25 +222,31 @@ class Packer:
             entry.devmajor, entry.devminor = os.major(node.stat.st_rdev), os.minor(node.stat.st_rdev)
         return entry
 
-    def _regular(self, node: Node) -> Member:
+    def _regular(self, node: Node) -> tuple[Entry, Content]:
         entry = self._entry(node, node.path, tar.REGULAR)
         size = entry.size = node.stat.st_size
-        if size == 0:
+        holes = self._full and size > _WHOLE and node.stat.st_blocks * 512 < size
+        if size == 0 or not (self._cursor.read or holes):
             return entry, None
         descriptor = content.open_regular(node)
         try:
+            if holes:
+                entry.sparse = content.extents(descriptor, size)
+            if not self._cursor.read:
+                os.close(descriptor)
+                return entry, None
             if size <= _WHOLE:
                 data = os.read(descriptor, size)
                 if len(data) == size:
+                    if self._cursor.strict:
+                        unchanged(descriptor, node)
                     os.close(descriptor)
                     return entry, data
                 os.lseek(descriptor, 0, os.SEEK_SET)
-            elif self._full and node.stat.st_blocks * 512 < size:
-                entry.sparse = content.extents(descriptor, size)
         except BaseException:
             os.close(descriptor)
             raise
-        return entry, _stored(descriptor, entry, node.path)
+        return entry, Stored(descriptor, entry, node, strict=self._cursor.strict)
 
     def _entry(self, node: Node, name: bytes, kind: bytes) -> Entry:
         status = node.stat
@@ -201,7 +271,22 @@ class Packer:
         return status.st_mtime_ns if self._latest is None else min(status.st_mtime_ns, self._latest)
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def fact(entry: Entry, header: bytes, status: os.stat_result | None) -> bytes:
+    """What tells one version of a member from another without its content: what the header says, and the identity and
+    times of the file itself. Not its device: overlays are mounted afresh and get another number each time. `native`
+    makes the same."""
+    inode = mtime = ctime = 0
+    if status is not None:
+        inode = 0 if entry.type == tar.DIRECTORY else status.st_ino  # an overlay may number directories anew
+        mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
+    plain = _FACT.pack(entry.type[0], entry.mode, entry.uid, entry.gid, entry.size, inode, mtime, ctime)
+    said = plain + entry.name + b"\0" + entry.linkname + b"\0"
+    if entry.xattrs or entry.sparse is not None or entry.devmajor or entry.devminor:
+        return said + header
+    return said
+
+
+def _identity(status: os.stat_result) -> Identity:
     """What tells one file from another. In a live container an inode's number may come back as another file's, so what
     must not differ between two names of one file is part of it."""
     return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns
@@ -215,31 +300,3 @@ def _gone(node: Node) -> bool:
     except OSError:
         return False
     return False
-
-
-def _stored(descriptor: int, entry: Entry, path: bytes) -> Content:
-    """The content of an open file; closes the descriptor on every way out once it was begun."""
-    return _Stored(descriptor, entry, path)
-
-
-class _Stored:
-    """An iterator that owns a descriptor from the moment it is made: a generator never begun would not close it."""
-
-    def __init__(self, descriptor: int, entry: Entry, path: bytes) -> None:
-        self._descriptor = descriptor
-        self._blocks = (
-            content.blocks(descriptor, entry.size, path)
-            if entry.sparse is None
-            else content.extent_blocks(descriptor, entry.sparse, path)
-        )
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._blocks)
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)

@@ -23,6 +23,8 @@ class Pipe:
     def __init__(self, capacity: int = 1) -> None:
         self.loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
+        self._waiting = False
+        """Whether the reader waits. Waking a loop is a system call: not for a reader that finds the chunk anyway."""
         self._changed = threading.Condition()
         self._chunks: deque[bytes] = deque()
         self._capacity = capacity
@@ -39,15 +41,24 @@ class Pipe:
     # producer's side
 
     def send(self, chunk: bytes) -> None:
-        """Hand over one chunk; waits while the queue is full. ConsumerGone once nobody will read it."""
+        """Hand over one chunk; back when there is room for another, so that none is made that nobody has room for.
+        ConsumerGone once nobody will read it."""
         with self._changed:
-            while len(self._chunks) >= self._capacity and not self._closed:
-                self._changed.wait()
             if self._closed:
                 raise ConsumerGone("nobody reads this stream any more")
             self._chunks.append(chunk)
             self.sent += len(chunk)
-        self._wake()
+            waiting, self._waiting = self._waiting, False
+        if waiting:
+            self._wake()
+        with self._changed:
+            while len(self._chunks) >= self._capacity and not self._closed:
+                if self.loop.is_closed():
+                    self._closed = True
+                else:
+                    self._changed.wait()
+            if self._closed:
+                raise ConsumerGone("nobody reads this stream any more")
 
     def finish(self, error: BaseException | None = None) -> None:
         """The stream ends here: cleanly, or with an error that the reader will raise. Later calls change nothing."""
@@ -79,6 +90,7 @@ class Pipe:
                 if self._finished:
                     return None
                 self._readable.clear()
+                self._waiting = True
             await self._readable.wait()
 
     async def readable(self) -> None:
@@ -90,6 +102,7 @@ class Pipe:
                 if self._chunks or self._finished or self._closed:
                     return
                 self._readable.clear()
+                self._waiting = True
             await self._readable.wait()
 
     def close(self) -> None:

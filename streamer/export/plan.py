@@ -66,6 +66,10 @@ class Report:
     vanished: int = 0
     """Files of a running container that were gone when their turn came, before anything about them was sent."""
 
+    def clear(self) -> None:
+        """Count anew."""
+        self.entries = self.sockets = self.vanished = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

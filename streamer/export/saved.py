@@ -9,14 +9,14 @@ from typing import TypeAlias
 
 from streamer.errors import Unsupported
 from streamer.export.closing import closing
-from streamer.export.layer import assembled
+from streamer.export.layer import assembled, guarded
 from streamer.export.plan import Session
 from streamer.export.verify import verified
 from streamer.oci import digest as digests
 from streamer.oci.reference import Reference
 from streamer.stores.base import Blob, Image, Layer
 from streamer.tar import entry as tar
-from streamer.tar.entry import Content, Entry
+from streamer.tar.entry import Entry
 
 Sizes: TypeAlias = Mapping[str, int]
 """Lengths of layers' tars by diff ID."""
@@ -39,15 +39,25 @@ class Saved:
     layer: Layer | None = None
     blob: Blob | None = None
 
-    def content(self) -> Content:
-        """What follows the header; a layer's is compared with its digest before the last chunk of it."""
+    @property
+    def identity(self) -> bytes:
+        """What the content follows from: itself, or its digest."""
         if self.layer is None:
-            return self.data
-        what = f"layer {digests.short(self.layer.diff_id)}"
-        if self.blob is None:
-            return verified(assembled(self.layer), what, self.entry.size, self.layer.diff_id)
-        descriptor = self.blob.descriptor
-        return verified(_original(self.layer, self.blob), f"the blob of {what}", descriptor.size, descriptor.digest)
+            return self.data or b""
+        return (self.layer.diff_id if self.blob is None else self.blob.descriptor.digest).encode()
+
+    def content(self, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes of what follows the header, ended by the store's end check; the whole of a layer or a blob is compared
+        with its digest before the last chunk of it."""
+        if self.layer is None:
+            return iter(((self.data or b"")[start:stop],))
+        what, read, digest = f"layer {digests.short(self.layer.diff_id)}", self.layer.assemble, self.layer.diff_id
+        if self.blob is not None:
+            what, read, digest = f"the blob of {what}", self.blob.read, self.blob.descriptor.digest
+        assert read is not None
+        whole = (start, stop) == (0, self.entry.size)
+        chunks = guarded(read, self.layer.guard, start, stop if stop < self.entry.size else None)
+        return verified(chunks, what, stop - start, digest if whole else None)
 
 
 def directory(name: str, mtime: int = 0) -> Saved:
@@ -110,10 +120,3 @@ def created_ns(image: Image) -> int:
         return 0
     seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     return max(seconds, 0) * 1_000_000_000
-
-
-def _original(layer: Layer, blob: Blob) -> Iterator[bytes]:
-    with closing(blob.read()) as chunks:
-        yield from chunks
-    if layer.guard is not None:
-        layer.guard()

@@ -1,4 +1,4 @@
-"""The part of a tree that an export shows: a leased root, narrowed by `path=` and by include and exclude patterns."""
+"""The part of a source that an export shows, narrowed by `path=` and by include and exclude patterns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from streamer.changeset import patterns
-from streamer.changeset.change import Change, Node
+from streamer.changeset.change import Change
 from streamer.drivers.base import Tree
 from streamer.errors import InvalidRequest, SourceChanged, Unsupported, shown
 from streamer.export.closing import closing
@@ -23,18 +23,22 @@ def selection(options: Options) -> patterns.Selection | None:
     return patterns.Selection(include, exclude)
 
 
-def nodes(tree: Tree, options: Options, session: Session, *, live: bool) -> Iterator[Node]:
-    """The files of the tree, or of its subtree `options.path`, in the walk's order.
+def check(tree: Tree, options: Options) -> None:
+    """NotFound, Unsupported or InvalidRequest if the subtree `options.path` cannot be exported.
 
     A subtree is found as a chroot would find it, except that a symbolic link at its very end is taken as itself, and
-    its names begin with its last component, as `docker cp` has it. In a tree that is not `live` nothing may vanish.
+    its names begin with its last component, as `docker cp` has it.
     """
     path = options.path
-    if path.rstrip(b"/").rpartition(b"/")[2] == b"..":
+    if base(path) == b"..":
         raise Unsupported("cannot export a path that ends in ..")
     if path and stat.S_ISSOCK(tree.status(path).st_mode):
         raise Unsupported(f"cannot export {shown(path)}: a tar archive cannot hold a socket")
-    return tree.nodes(path, select=selection(options), on_vanished=vanishing(session, live=live))
+
+
+def base(path: bytes) -> bytes:
+    """The last component of a path, with which the names of its subtree begin; empty for the root."""
+    return next((part for part in reversed(path.split(b"/")) if part not in (b"", b".")), b"")
 
 
 def vanishing(session: Session, *, live: bool) -> Callable[[bytes], None]:

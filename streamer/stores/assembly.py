@@ -6,34 +6,36 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol, cast
+from functools import partial
+from typing import BinaryIO, Protocol
 
 from streamer.changeset import content, descriptor
+from streamer.changeset.failures import reading_failed
 from streamer.errors import SourceChanged, StoreDamaged, StreamerError, shown
 from streamer.mounts.layer import open_layer
-from streamer.stores.base import Guard
-from streamer.tar import split
+from streamer.stores.base import Guard, Reading
+from streamer.tar import join
+from streamer.tar.records import File
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_NAMES = (b"", b".", b"..")
 
 
 class Files(Protocol):
     """Where the content of each record lies; open while the layer is assembled."""
 
-    def open(self, record: split.File, /) -> int:
+    def open(self, record: File, /) -> int:
         """A descriptor of the file, the caller's to close; asked in the order of the records. OSError."""
         ...
 
 
-def assembly(
-    records: bytes, files: Callable[[], AbstractContextManager[Files]], what: str
-) -> Callable[[], Iterator[bytes]]:
-    """`Layer.assemble` from the tar-split file at `records`. Each file is compared with its checksum; who reads the
-    whole compares it with the digest. `what` names the layer in messages."""
-    return lambda: _assembled(records, files, what)
+def assembly(records: bytes, files: Callable[[], AbstractContextManager[Files]], what: str) -> Reading:
+    """`Layer.assemble` from the tar-split file at `records`. `what` names the layer in messages."""
+    return partial(_assembled, records, files, what)
 
 
 def open_records(path: bytes, opener: Callable[[bytes, int], int] = os.open) -> BinaryIO:
@@ -51,9 +53,11 @@ def open_records(path: bytes, opener: Callable[[bytes, int], int] = os.open) -> 
         raise
 
 
-def _assembled(path: bytes, files: Callable[[], AbstractContextManager[Files]], what: str) -> Iterator[bytes]:
+def _assembled(
+    path: bytes, files: Callable[[], AbstractContextManager[Files]], what: str, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
     with contextlib.ExitStack() as stack:
-        found = stack.enter_context(files())
+        contents = _Contents(stack.enter_context(files()), what)
         try:
             records = open_records(path)
         except StoreDamaged as error:
@@ -65,67 +69,97 @@ def _assembled(path: bytes, files: Callable[[], AbstractContextManager[Files]], 
             failure = SourceChanged if removed else StoreDamaged
             raise failure(f"{name} of {what} cannot be opened: {os.strerror(error.errno or 0)}") from error
         stack.enter_context(records)
-        chunks = cast("Generator[bytes]", split.assemble(records, lambda record: _blocks(found, record, what)))
-        stack.enter_context(contextlib.closing(chunks))
-        yield from chunks
+        yield from stack.enter_context(contextlib.closing(join.assemble(records, contents, start, stop)))
 
 
-def _blocks(files: Files, record: split.File, what: str) -> Iterator[bytes]:
-    """A record's content, exactly `record.size` bytes."""
-    try:
-        fd = files.open(record)
-    except OSError as error:
-        raise SourceChanged(
-            f"{shown(record.name)} of {what} cannot be opened: {os.strerror(error.errno or 0)}"
-        ) from error
-    except SourceChanged:
-        raise
-    except StreamerError as error:
-        # However it can be that a layer has no such path: when it was stored, it had.
-        raise SourceChanged(f"{shown(record.name)} of {what} cannot be opened: {error}") from error
-    try:
+class _Contents:
+    """`join.Contents`: files of at most 1 MiB as a whole, with one read, larger ones in blocks."""
+
+    def __init__(self, files: Files, what: str) -> None:
+        self._files = files
+        self._what = what
+
+    def __call__(self, record: File, start: int, stop: int) -> bytes | Iterator[bytes]:
+        if record.size > content.BLOCK:
+            return self._blocks(record, start, stop)
+        fd = self._open(record)
+        try:
+            return os.pread(fd, record.size, 0)
+        except OSError as error:
+            raise reading_failed(record.name, error) from error
+        finally:
+            os.close(fd)
+
+    def _blocks(self, record: File, start: int, stop: int) -> Iterator[bytes]:
+        fd = self._open(record)
+        try:
+            yield from content.blocks(fd, stop, record.name, offset=start)
+        finally:
+            os.close(fd)
+
+    def _open(self, record: File) -> int:
+        """A regular file of the size that was stored, the caller's to close."""
+        try:
+            fd = self._files.open(record)
+        except OSError as error:
+            raise self._missing(record, os.strerror(error.errno or 0)) from error
+        except SourceChanged:
+            raise
+        except StreamerError as error:
+            # However it can be that a layer has no such path: when it was stored, it had.
+            raise self._missing(record, str(error)) from error
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != record.size:
-            raise SourceChanged(f"{shown(record.name)} of {what} is not the file that was stored")
-        yield from content.blocks(fd, record.size, record.name)
-    finally:
-        os.close(fd)
+        if status.st_size != record.size or not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise SourceChanged(f"{shown(record.name)} of {self._what} is not the file that was stored")
+        return fd
+
+    def _missing(self, record: File, why: str) -> SourceChanged:
+        return SourceChanged(f"{shown(record.name)} of {self._what} cannot be opened: {why}")
 
 
 class Tree:
     """The files of one unpacked layer under their members' own names: how Docker and containers/storage keep them.
 
-    Parents that are symbolic links are followed inside of the layer, as the engines do when they unpack. `directory` is
-    the caller's; the directory last opened is kept until the next, for members of one directory follow one another.
+    `directory` is the caller's, as is how a folder in it is opened: by default parents that are symbolic links are
+    followed inside of the layer, as the engines do when they unpack. The folder last opened is kept until the next, for
+    members of one folder follow one another.
     """
 
-    def __init__(self, directory: int) -> None:
+    def __init__(self, directory: int, opened: Callable[[int, bytes, int], int] = descriptor.open_in_root) -> None:
         self._directory = directory
-        self._parent: tuple[bytes, int] | None = None
+        self._opened = opened
+        self._parent: bytes | None = None
+        self._folder = -1
 
-    def open(self, record: split.File) -> int:
-        parent, _, name = own_place(record.name).rpartition(b"/")
-        if name == b"..":
-            raise SourceChanged(f"{shown(record.name)} is no name of a file")
-        return open_file(name, self._folder(parent))
+    def open(self, record: File) -> int:
+        return self.at(record.name)
+
+    def at(self, place: bytes) -> int:
+        """A descriptor of the file at a path, the caller's to close. OSError, and what opening a folder raises."""
+        parent, _, name = place.rpartition(b"/")
+        if name in _NO_NAMES:
+            parent, _, name = own_place(place).rpartition(b"/")
+            if name in _NO_NAMES:
+                raise SourceChanged(f"{shown(place)} is no name of a file")
+        if parent != self._parent:
+            self._enter(parent)
+        return open_file(name, self._folder)
 
     def close(self) -> None:
         if self._parent is not None:
-            os.close(self._parent[1])
+            os.close(self._folder)
             self._parent = None
 
-    def _folder(self, path: bytes) -> int:
-        if self._parent is None or self._parent[0] != path:
-            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-            opened = descriptor.open_in_root(self._directory, path or b".", flags)
-            self.close()
-            self._parent = path, opened
-        return self._parent[1]
+    def _enter(self, parent: bytes) -> None:
+        folder = self._opened(self._directory, own_place(parent) or b".", _FOLDER)
+        self.close()
+        self._parent, self._folder = parent, folder
 
 
 def trees(path: bytes, what: str) -> Callable[[], AbstractContextManager[Tree]]:
     """The directory of an unpacked layer as the `files` of an `assembly`."""
-    return lambda: _tree(path, what)
+    return partial(_tree, path, what)
 
 
 @contextlib.contextmanager

@@ -29,13 +29,21 @@ Hold: TypeAlias = Callable[[], AbstractContextManager[Pair]]
 """Entered in an export's own thread: asks the engine to keep a file system for as long as the block is open."""
 
 
+class Reading(Protocol):
+    """Gives the bytes of something stored, synchronously: all of them, or from `start` on up to before `stop` (None:
+    the end). Who asks closes the iterator. Whether there are as many as there should be is for the reader to check."""
+
+    def __call__(self, start: int = 0, stop: int | None = None, /) -> Iterator[bytes]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """A layer as it came from a registry, still kept by the store: `read` gives the bytes that `descriptor` names, in
-    chunks of at most 1 MiB, synchronously; whether they have the digest is for the reader to check."""
+    chunks of at most 1 MiB, and nothing that lies before a span is read; whether the whole has the digest is for the
+    reader to check."""
 
     descriptor: Descriptor
-    read: Callable[[], Iterator[bytes]] = field(compare=False, repr=False)
+    read: Reading = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,12 @@ class Layer:
 
     `snapshot` shows the layer with everything below it, `parent` what is below it (None for a base layer); None where
     only `hold` can tell, or where the store keeps no file system at all (see `held`).
-    `assemble`, where the store can, gives the original tar byte for byte (from tar-split data, or a blob decompressed):
-    chunks of 256 KiB and more, synchronously, without any mount; it raises SourceChanged if a file no longer is what it
-    was. Whether the whole has its digest is for the reader to check: bytes are hashed once.
+    `assemble`, where the store can, gives the original tar byte for byte, without any mount, in chunks of 256 KiB and
+    more. From tar-split data: only the files that a span touches are opened. It raises SourceChanged if one of them is
+    not what it was: each is compared with its checksum, but of one above 1 MiB that lies partly in the span only that
+    part is read, and its size compared. From a compressed blob: what lies before the span is decompressed and thrown
+    away, and the blob is compared with its digest only where the reading comes to its end. Whether the whole has its
+    digest is for the reader to check: bytes are hashed once.
     """
 
     store: str
@@ -55,7 +66,7 @@ class Layer:
     snapshot: Snapshot | None = None
     parent: Snapshot | None = None
     size: int | None = None
-    assemble: Callable[[], Iterator[bytes]] | None = field(default=None, compare=False, repr=False)
+    assemble: Reading | None = field(default=None, compare=False, repr=False)
     guard: Guard | None = field(default=None, compare=False, repr=False)
     hold: Hold | None = field(default=None, compare=False, repr=False)
     blob: Blob | None = field(default=None, compare=False, repr=False)
@@ -115,6 +126,9 @@ class Freezer(Protocol):
         ...
 
 
+_RUNNING = frozenset(("running", "restarting", "removing", "stopping", "pausing"))
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container. `snapshot` is what it sees, `parent` its image's file system (None for an empty image); both are
@@ -137,6 +151,11 @@ class Container:
     guard: Guard | None = field(default=None, compare=False, repr=False)
     hold: Hold | None = field(default=None, compare=False, repr=False)
     freezer: Freezer | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def steady(self) -> bool:
+        """Whether nothing is known to be writing to it now."""
+        return self.mounted is None and self.status not in _RUNNING
 
     def held(self) -> AbstractContextManager[Pair]:
         """The container's file system and its image's, kept while the block is open."""

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
 
 from streamer.errors import (
     InvalidArchive,
@@ -21,14 +23,12 @@ from streamer.errors import (
 )
 from streamer.oci import digest as digests
 from streamer.oci.descriptor import Descriptor
-from streamer.stores.base import Blob, Guard
+from streamer.stores.base import Blob, Guard, Reading
+from streamer.tar.chunks import gathered
 from streamer.tar.compression import decompressed
 from streamer.tar.source import Limits
 
 BLOCK = 1 << 20
-LEAST = 256 << 10
-"""Bytes of a chunk, but for the last one."""
-
 LIMITS = Limits(ratio_from=16 << 30)
 """What decompressing a blob may cost. Nothing of it is stored and its reader may leave at any time, and zstd really
 makes gigabytes of zeros out of kilobytes: what is told apart here is the layer that would never end."""
@@ -48,10 +48,12 @@ def opened_blob(opened: Callable[[], int], descriptor: Descriptor, what: str) ->
     Reading raises SourceChanged where the file is gone or ends early, StoreDamaged where it is no regular file of the
     size that its descriptor has, NotPermitted, SourceFailed where the kernel fails to read.
     """
-    return Blob(descriptor, lambda: _read(opened, descriptor, what))
+    return Blob(descriptor, partial(_read, opened, descriptor, what))
 
 
-def _read(opened: Callable[[], int], descriptor: Descriptor, what: str) -> Iterator[bytes]:
+def _read(
+    opened: Callable[[], int], descriptor: Descriptor, what: str, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
     fd = _open(opened, descriptor, what)
     try:
         status = os.fstat(fd)
@@ -61,16 +63,16 @@ def _read(opened: Callable[[], int], descriptor: Descriptor, what: str) -> Itera
             raise StoreDamaged(
                 f"the blob {descriptor.digest} of {what} has {status.st_size} bytes where {descriptor.size} are said"
             )
-        left = descriptor.size
-        while left:
+        at, end = start, descriptor.size if stop is None else min(stop, descriptor.size)
+        while at < end:
             try:
-                block = os.read(fd, min(BLOCK, left))
+                block = os.pread(fd, min(BLOCK, end - at), at)
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 raise SourceFailed(f"could not read the blob {descriptor.digest} of {what}: {reason}") from error
             if not block:
                 raise SourceChanged(f"the blob {descriptor.digest} of {what} became shorter while it was read")
-            left -= len(block)
+            at += len(block)
             yield block
     finally:
         os.close(fd)
@@ -94,29 +96,31 @@ def tar_size(descriptor: Descriptor, diff_id: str) -> int | None:
     return descriptor.size if descriptor.digest == diff_id else None
 
 
-def assemble(blob: Blob, what: str, limits: Limits = LIMITS) -> Callable[[], Iterator[bytes]]:
-    """`Layer.assemble` of a layer that is kept as a blob in any compression.
+def assemble(blob: Blob, diff_id: str, what: str, limits: Limits = LIMITS) -> Reading:
+    """`Layer.assemble` of a layer that is kept as a blob: as the tar that it is, or in any compression.
 
-    The blob is compared with its descriptor while it is read. StoreDamaged where it differs or cannot be decompressed,
+    Compressed ones are compared with their descriptor where they are read to the end, and a span costs the
+    decompressing of all that lies before it. StoreDamaged where the blob differs or cannot be decompressed,
     LimitExceeded for more than `limits`, and what reading the blob raises.
     """
-    return lambda: _assembled(blob, what, limits)
+    if blob.descriptor.digest == diff_id:
+        return blob.read
+    return partial(_assembled, blob, what, limits)
 
 
-def _assembled(blob: Blob, what: str, limits: Limits) -> Generator[bytes]:
-    with contextlib.closing(_Compared(blob, what)) as compared:
+def _assembled(blob: Blob, what: str, limits: Limits, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    return gathered(_decompressed(blob, what, limits, start, sys.maxsize if stop is None else stop))
+
+
+def _decompressed(blob: Blob, what: str, limits: Limits, start: int, stop: int) -> Generator[bytes, None, None]:
+    at = 0
+    with closing(_Compared(blob, what)) as compared:
         try:
             _, plain = decompressed(compared, limits=limits)
-            gathered: list[bytes] = []
-            size = 0
-            while part := plain.read(BLOCK):
-                gathered.append(part)
-                size += len(part)
-                if size >= LEAST:
-                    yield part if len(gathered) == 1 else b"".join(gathered)
-                    gathered, size = [], 0
-            if gathered:
-                yield b"".join(gathered)
+            while at < stop and (part := plain.read(BLOCK)):
+                before, at = at, at + len(part)
+                if at > start:
+                    yield part[max(start - before, 0) : stop - before]
         except InvalidArchive as error:
             raise StoreDamaged(
                 f"the blob {blob.descriptor.digest} of {what} cannot be decompressed: {error}"

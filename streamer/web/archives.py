@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from streamer.export.container import plan_container, plan_rootfs
 from streamer.export.diff import plan_changes, plan_diff
 from streamer.export.image import Format, plan_images
 from streamer.export.layer import plan_layer
 from streamer.export.plan import ExportPlan
-from streamer.tar.compression import Compression
-from streamer.web import negotiate, respond
+from streamer.web import lengths, respond
+from streamer.web.conditional import Asked
+from streamer.web.lengths import Length
 from streamer.web.parameters import options
 from streamer.web.site import SITE
 
 
 async def layer(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
     found = await request.app[SITE].catalog.layer(request.match_info["digest"], values.get("store"))
-    return await _answer(request, plan_layer(found, options(values)))
+    return await _answer(request, plan_layer(found, options(values)), values)
 
 
 async def container(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
     found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
-    return await _answer(request, plan_container(found, options(values)))
+    return await _answer(request, plan_container(found, options(values)), values)
 
 
 async def diff(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
     found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
-    return await _answer(request, plan_diff(found, options(values)))
+    return await _answer(request, plan_diff(found, options(values)), values)
 
 
 async def changes(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
     found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
-    return await _answer(request, plan_changes(found))
+    return await _answer(request, plan_changes(found), {})
 
 
 async def rootfs(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
     name = request.match_info["image"]
     found = await request.app[SITE].catalog.image(name, values.get("store"))
-    return await _answer(request, plan_rootfs(found, name, options(values)))
+    return await _answer(request, plan_rootfs(found, name, options(values)), values)
 
 
 async def image(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
@@ -55,13 +56,14 @@ async def images(request: web.Request, values: dict[str, Any]) -> web.StreamResp
 async def _images(request: web.Request, names: list[str], values: dict[str, Any]) -> web.StreamResponse:
     catalog = request.app[SITE].catalog
     format = values.get("format", Format.OCI)
-    return await _answer(request, await plan_images(catalog, names, options(values), format, values.get("store")))
+    return await _answer(
+        request, await plan_images(catalog, names, options(values), format, values.get("store")), values
+    )
 
 
-async def _answer(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
-    coding = negotiate.coding(request.headers.getall(hdrs.ACCEPT_ENCODING, ()))
-    if plan.compression is Compression.NONE:
-        plan = replace(plan, coding=coding)
-    if request.method == hdrs.METH_HEAD:
-        return respond.head(plan)
-    return await respond.stream(request, plan)
+async def _answer(request: web.Request, plan: ExportPlan, values: Mapping[str, Any]) -> web.StreamResponse:
+    asked = Asked.of(request)
+    plan, outlined = lengths.decided(request, plan, asked, values)
+    if outlined:
+        return await respond.outlined(request, plan, asked)
+    return await respond.whole(request, plan, asked, length=values.get("length") is not Length.UNKNOWN)

@@ -39,6 +39,12 @@ def coding(accept_encoding: Iterable[str]) -> Compression:
     return best if most > plain else Compression.NONE
 
 
+def identity(accept_encoding: Iterable[str]) -> bool:
+    """Whether the body may come as it is, wanted or not."""
+    wanted = _parsed(accept_encoding)
+    return wanted.get(_IDENTITY, wanted.get("*", 1.0)) > 0
+
+
 def _parsed(lines: Iterable[str]) -> dict[str, float]:
     """Weights by coding, in lower case; empty if anything is malformed."""
     weights: dict[str, float] = {}

@@ -105,11 +105,30 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "member": _STRING,
             "parameter": _STRING,
+            "size": {"type": "integer", "description": "The archive's length, where a range lies behind it."},
         },
         "required": ["type", "title", "status", "code"],
     },
 }
 
+_CONDITIONS: dict[str, str] = {
+    "If-Match": "412 unless the archive is this version (its strong `ETag`).",
+    "If-None-Match": "304 if the archive is still this version.",
+}
+_RANGES: dict[str, str] = {
+    "Range": "`bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-COUNT`: that part, where `Accept-Ranges` is `bytes`. "
+    "Several ranges, or anything else, are answered with the whole.",
+    "If-Range": "The `ETag` of the version that the range is wanted of; the whole is sent if it is another one now.",
+}
+_DIGESTS: dict[str, str] = {
+    "Want-Repr-Digest": "`sha-256=1`: the archive is read for its digest, where that is not known (RFC 9530).",
+}
+_KNOWN: dict[str, str] = {
+    "Accept-Ranges": "`bytes` where the archive has a length and a version, otherwise `none`.",
+    "Content-Length": "Absent where only sending it can tell.",
+    "ETag": "The version, strong; absent where the next answer may be another one.",
+    "Repr-Digest": "SHA-256 of the whole archive, where it is known.",
+}
 _TAR_TYPES = ("application/x-tar", "application/gzip", "application/zstd", "application/x-xz", "application/x-bzip2")
 _BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
@@ -155,16 +174,18 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
                 "schema": {"type": "array", "items": schema, "minItems": 1} if parameter.many else schema,
             }
         )
-    problem = {
-        "description": "A problem.",
-        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+    if route.answer == ARCHIVE_ANSWER:
+        asked = _CONDITIONS | (_DIGESTS if method == "head" else _RANGES)
+        parameters += [
+            {"name": name, "in": "header", "required": False, "description": text, "schema": _STRING}
+            for name, text in asked.items()
+        ]
     operation: dict[str, Any] = {
         "summary": route.summary if method != "head" else f"Headers of: {route.summary}",
         "parameters": parameters,
         "responses": {
             **_success(route, method),
-            "default": problem if method != "head" else {"description": "A problem."},
+            "default": _problem("A problem.", method),
         },
     }
     if method == "post":
@@ -177,15 +198,52 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
 
 
 def _success(route: Route, method: str) -> dict[str, Any]:
+    if route.answer == ARCHIVE_ANSWER:
+        return _archive(method)
     if method == "head":
         return {"200": {"description": route.summary}}
-    if route.answer == ARCHIVE_ANSWER:
-        content = {media_type: {"schema": _BINARY} for media_type in _TAR_TYPES}
-        return {"200": {"description": "The archive, whole if the body ends cleanly.", "content": content}}
     if route.answer == "Text":
         return {"200": {"description": route.summary, "content": {"text/plain": {"schema": _STRING}}}}
     status = "201" if method == "post" else "200"
     return {status: _json({"$ref": f"#/components/schemas/{route.answer}"}, route.summary)}
+
+
+def _archive(method: str) -> dict[str, Any]:
+    """Everything that an archive is answered with; HEAD says what a GET without Range would."""
+    content = {"content": {media_type: {"schema": _BINARY} for media_type in _TAR_TYPES}} if method == "get" else {}
+    answers: dict[str, Any] = {
+        "200": {
+            "description": "The archive, whole if the body ends cleanly.",
+            "headers": _headers(_KNOWN),
+            **content,
+        },
+        "304": {
+            "description": "Still the version that If-None-Match names.",
+            "headers": _headers({"ETag": _KNOWN["ETag"]}),
+        },
+        "412": _problem("Not the version that If-Match names.", method),
+    }
+    if method == "get":
+        place = {"Content-Range": "Which bytes these are, of how many."}
+        answers["206"] = {
+            "description": "The part asked for, whole if the body ends cleanly.",
+            "headers": _headers(_KNOWN | place),
+            "content": {_TAR_TYPES[0]: {"schema": _BINARY}},
+        }
+        answers["416"] = _problem("The range begins behind the archive's end.", method)
+        answers["416"]["headers"] = _headers({"Content-Range": "`bytes */SIZE`."})
+    return dict(sorted(answers.items()))
+
+
+def _headers(known: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": _STRING} for name, text in known.items()}
+
+
+def _problem(description: str, method: str) -> dict[str, Any]:
+    if method == "head":
+        return {"description": description}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {CONTENT_TYPE: {"schema": schema}}}
 
 
 def _json(schema: dict[str, Any], description: str) -> dict[str, Any]:

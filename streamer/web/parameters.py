@@ -16,6 +16,7 @@ from streamer.export.plan import Options
 from streamer.stores.base import ArchiveKind
 from streamer.tar.compression import Compression
 from streamer.tar.entry import Profile
+from streamer.web.lengths import Length
 
 
 def _text(text: str) -> str:
@@ -93,9 +94,16 @@ FORMAT = _choice("format", "`oci`: OCI layout with manifest.json; `docker-legacy
 AS = Parameter("name", "Name of the imported image, in place of the names that the archive gives.", {"type": "string"})
 KIND = _choice("format", "What the body is; `auto` finds out.", ArchiveKind)
 
-ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH)
+LENGTH = _choice(
+    "length",
+    "`known`: every file is looked at before the first byte is sent, so that the answer has a length, an ETag and "
+    "ranges; `unknown`: the first bytes leave at once; `auto`: `known` where it can be, unless a container is running.",
+    Length,
+)
+
+ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH, LENGTH)
 CONTAINER = (*ARCHIVE, PAUSE)
-IMAGE = (STORE, COMPRESSION, FORMAT)
+IMAGE = (STORE, COMPRESSION, FORMAT, LENGTH)
 
 
 def read(request: web.Request, known: Sequence[Parameter]) -> dict[str, Any]:

@@ -28,7 +28,9 @@ STATUS: dict[str, int] = {
     "stalled": 408,
     "ambiguous": 409,
     "conflict": 409,
+    "precondition_failed": 412,
     "limit_exceeded": 413,
+    "range_not_satisfiable": 416,
     "unsupported": 422,
     "internal": 500,
     "source_failed": 500,
@@ -65,6 +67,18 @@ class NotAcceptable(StreamerError):
     code = "not_acceptable"
 
 
+class PreconditionFailed(StreamerError):
+    """The archive is not the version that the request asks for."""
+
+    code = "precondition_failed"
+
+
+class RangeNotSatisfiable(StreamerError):
+    """The range lies behind the archive's end; `details["size"]` says where that is."""
+
+    code = "range_not_satisfiable"
+
+
 class Unready(StreamerError):
     """Stores that have to answer do not; `details["stores"]` says which."""
 
@@ -97,6 +111,8 @@ def response(error: StreamerError, headers: dict[str, str] | None = None) -> web
         content_type=CONTENT_TYPE,
         headers={"Server": SERVER, **(headers or {})},
     )
+    if isinstance(error, RangeNotSatisfiable):
+        answer.headers["Content-Range"] = f"bytes */{error.details['size']}"
     retry_after = error.details.get("retry_after", 5 if status == 503 else None)
     if retry_after is not None:
         answer.headers["Retry-After"] = str(retry_after)

@@ -1,4 +1,4 @@
-"""The only place that writes a streamed body.
+"""The only place that answers with an archive, or with what is known of one.
 
 A body that ends cleanly is complete: whatever goes wrong after the first byte breaks the connection off (no final
 chunk, or fewer bytes than announced), so that the client sees an error and not a short archive. The exporter's producer
@@ -8,175 +8,173 @@ is told by the closing pipe and releases what it holds on its own.
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from types import TracebackType
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from streamer.errors import SourceChanged, Stalled, StreamerError
+from streamer.errors import SourceChanged, StreamerError
 from streamer.export.exporter import ExportStream
-from streamer.export.plan import ExportPlan
+from streamer.export.plan import Choice, ExportPlan, Outline, Span
 from streamer.log import logger
 from streamer.oci import digest as digests
 from streamer.tar.compression import Compression
-from streamer.web.problems import HttpVersion
+from streamer.web import digesting
+from streamer.web.conditional import Asked, Verdict
+from streamer.web.digesting import Digesting
+from streamer.web.outlet import Outlet
+from streamer.web.problems import HttpVersion, PreconditionFailed, RangeNotSatisfiable
 from streamer.web.site import SITE, Site
 
 log = logger("streamer.web")
 
-_PIECE = 64 << 10
-"""Bytes per write: aiohttp waits for the transport to drain after each of these."""
+_NOT_MODIFIED = (hdrs.CACHE_CONTROL, hdrs.ETAG, hdrs.VARY, "X-Content-Type-Options")
+"""What a 304 says again of what a 200 would (RFC 9110, 15.4.5)."""
 
 
 class BrokenBody(ConnectionError):
     """Raised to aiohttp after the connection was broken off on purpose; nothing more can be said to the client."""
 
 
-def headers(plan: ExportPlan) -> dict[str, str]:
-    """What is known of a body beforehand; the same for GET and HEAD. Digest and length are right or absent."""
+def headers(plan: ExportPlan, outline: Outline | None = None, *, length: bool = True) -> dict[str, str]:
+    """What is known of a body beforehand; the same for GET and HEAD. What is in here is right, or else absent.
+
+    Only an outlined archive has a version, and only what has one may be kept: by the client alone, and asked about
+    again before each use.
+    """
     known = {
         hdrs.CONTENT_TYPE: plan.media_type,
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="{plan.filename}"',
-        hdrs.CACHE_CONTROL: "no-store",
-        hdrs.ACCEPT_RANGES: "none",
+        hdrs.CACHE_CONTROL: "no-store" if outline is None else "private, no-cache",
+        hdrs.ACCEPT_RANGES: "none" if outline is None else "bytes",
         hdrs.VARY: hdrs.ACCEPT_ENCODING,
         "X-Content-Type-Options": "nosniff",
     }
     if plan.coding is not Compression.NONE:
         known[hdrs.CONTENT_ENCODING] = plan.coding.value
-    if plan.length is not None:
+    if outline is not None:
+        known[hdrs.ETAG] = f'"{outline.etag}"'
+        known[hdrs.CONTENT_LENGTH] = str(outline.size)
+    elif length and plan.length is not None:
         known[hdrs.CONTENT_LENGTH] = str(plan.length)
     if plan.body_digest is not None and digests.algorithm(plan.body_digest) == "sha256":
-        value = base64.b64encode(bytes.fromhex(digests.encoded(plan.body_digest))).decode()
-        known["Repr-Digest"] = f"sha-256=:{value}:"
+        known[digesting.REPR_DIGEST] = digesting.field(digests.encoded(plan.body_digest))
     return known
 
 
-def head(plan: ExportPlan) -> web.StreamResponse:
-    """The answer to HEAD: nothing is mounted or read."""
-    return web.Response(headers=headers(plan))
+async def whole(request: web.Request, plan: ExportPlan, asked: Asked, *, length: bool = True) -> web.StreamResponse:
+    """The answer with an archive that has no version; `length`: whether to say how long it is, if that is known.
 
-
-async def stream(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
-    """Send the body of a plan. Errors before the first byte raise as they are, later ones break the connection off."""
-    if plan.length is None and request.version < HttpVersion11:
+    HEAD mounts and reads nothing. Errors before the first byte raise as they are, later ones break the connection off.
+    """
+    known = headers(plan, length=length)
+    status = asked.unmet(None)
+    if status is not None:
+        return _unsent(plan, Verdict(status), known)
+    if asked.head:
+        return web.Response(headers=known)
+    announced = plan.length if length else None
+    if announced is None and request.version < HttpVersion11:
         raise HttpVersion(
             "an archive of unknown length needs HTTP/1.1: HTTP/1.0 cannot tell a whole body from a cut one"
         )
-    site = request.app[SITE]
-    async with _opened(site, plan) as source:
-        answer = web.StreamResponse(headers=headers(plan))
-        if plan.length is None:
-            answer.enable_chunked_encoding()
-        transport = request.transport
-        if transport is None:
-            raise BrokenBody("the client is gone")
-        began = time.monotonic()
-        outcome = "internal"
-        sent = 0
-        try:
-            await answer.prepare(request)
-            with StallWatch(transport, site.stall_timeout) as watch:
-                async for chunk in source:
-                    view = memoryview(chunk)
-                    for start in range(0, len(view), _PIECE):
-                        piece = view[start : start + _PIECE]
-                        await watch.write(answer, piece)
-                        sent += len(piece)
-                if plan.length is not None and sent != plan.length:
-                    raise SourceChanged(f"cannot export {plan.title}: {sent} bytes of the {plan.length} announced")
-                await watch.finish(answer)
-            outcome = "complete"
-        except StreamerError as error:
-            transport.abort()
-            outcome = error.code
-            log.warning("body broken off", title=plan.title, bytes=sent, code=error.code, error=str(error))
-            raise BrokenBody(str(error)) from error
-        except BaseException as error:
-            transport.abort()
-            gone = isinstance(error, (ConnectionError, asyncio.CancelledError))
-            outcome = "client_gone" if gone else "internal"
-            raise
-        finally:
-            site.metrics.exports.labels(plan.kind.value, outcome).inc()
-            site.metrics.bytes.labels(plan.kind.value).inc(sent)
-            site.metrics.seconds.labels(plan.kind.value).observe(time.monotonic() - began)
+    async with _opened(request.app[SITE], plan) as source:
+        return await _sent(request, source, web.StreamResponse(headers=known), announced)
+
+
+async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.StreamResponse:
+    """The answer with an archive that is outlined first, or with a part of it, or with what is known of it."""
+    digest = Digesting(plan) if _digest_wanted(request, plan, asked) else None
+
+    def span(outline: Outline) -> Span | None:
+        verdict = asked.verdict(outline.size, outline.etag)
+        if digest is not None and verdict.status == 200:
+            digest.make(outline)
+        return verdict.span
+
+    first = 0 if asked.range is None else asked.range.begins(plan.size)
+    try:
+        async with _opened(request.app[SITE], plan, Choice(span, first)) as source:
+            outline = source.outline
+            assert outline is not None
+            known = headers(plan, outline)
+            if digest is not None and digest.sha256:
+                known[digesting.REPR_DIGEST] = digesting.field(digest.sha256)
+            verdict = asked.verdict(outline.size, outline.etag)
+            if verdict.span is None:
+                return _unsent(plan, verdict, known, outline.size)
+            start, stop = verdict.span
+            if verdict.status == 206:
+                known[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{outline.size}"
+                known[hdrs.CONTENT_LENGTH] = str(stop - start)
+            answer = web.StreamResponse(status=verdict.status, headers=known)
+            return await _sent(request, source, answer, stop - start)
+    finally:
+        if digest is not None:
+            digest.leave()
+
+
+def _digest_wanted(request: web.Request, plan: ExportPlan, asked: Asked) -> bool:
+    """Whether the whole is to be read for its digest: for HEAD only, whose answer can wait for it."""
+    if not asked.head or digesting.REPR_DIGEST in headers(plan):
+        return False
+    return digesting.wanted(request.headers.getall(digesting.WANT_REPR_DIGEST, ()))
+
+
+def _unsent(plan: ExportPlan, verdict: Verdict, known: dict[str, str], size: int = 0) -> web.Response:
+    """An answer without a body, or a problem."""
+    if verdict.status == 412:
+        raise PreconditionFailed(f"{plan.title} is not the version that If-Match asks for")
+    if verdict.status == 416:
+        raise RangeNotSatisfiable(f"the range asked for has none of the {size} bytes of {plan.title}", size=size)
+    if verdict.status == 304:
+        return web.Response(status=304, headers={name: known[name] for name in _NOT_MODIFIED if name in known})
+    return web.Response(headers=known)
+
+
+async def _sent(
+    request: web.Request, source: ExportStream, answer: web.StreamResponse, announced: int | None
+) -> web.StreamResponse:
+    """The answer, sent with all that the source gives: `announced` bytes, or else the connection is broken off."""
+    site, plan = request.app[SITE], source.plan
+    if announced is None:
+        answer.enable_chunked_encoding()
+    began = time.monotonic()
+    outcome = "internal"
+    sent = 0
+    opened = Outlet(request, answer, site.stall_timeout)
+    try:
+        async with opened as outlet:
+            async for chunk in source:
+                await outlet.write(chunk)
+                sent += len(chunk)
+            if announced is not None and sent != announced:
+                raise SourceChanged(f"cannot export {plan.title}: {sent} bytes of the {announced} announced")
+            await outlet.finish()
+        outcome = "complete"
+    except StreamerError as error:
+        outcome = error.code
+        log.warning("body broken off", title=plan.title, bytes=sent, code=error.code, error=str(error))
+        raise BrokenBody(str(error)) from error
+    except BaseException as error:
+        gone = isinstance(error, (ConnectionError, asyncio.CancelledError))
+        outcome = "client_gone" if gone else "internal"
+        raise
+    finally:
+        site.metrics.exports.labels(plan.kind.value, outcome).inc()
+        site.metrics.bytes.labels(plan.kind.value).inc(sent)
+        site.metrics.seconds.labels(plan.kind.value).observe(time.monotonic() - began)
     return answer
 
 
 @asynccontextmanager
-async def _opened(site: Site, plan: ExportPlan) -> AsyncIterator[ExportStream]:
+async def _opened(site: Site, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
     """The stream; a failure before its first byte is counted here, later ones where the body is written."""
     async with AsyncExitStack() as stack:
         try:
-            source = await stack.enter_async_context(site.exporter.open(plan))
+            source = await stack.enter_async_context(site.exporter.open(plan, choice))
         except StreamerError as error:
             site.metrics.exports.labels(plan.kind.value, error.code).inc()
             raise
         yield source
-
-
-class StallWatch:
-    """Breaks off a connection whose client takes less than 64 KiB in `limit` seconds while bytes wait for it.
-
-    A timer and two counters instead of a deadline around each write: a client that takes one byte at a time lets
-    writes through now and then, and a slow source is not the client's fault.
-    """
-
-    def __init__(self, transport: asyncio.Transport, limit: float) -> None:
-        self._transport = transport
-        self._limit = limit
-        self._loop = asyncio.get_running_loop()
-        self._sent = 0
-        self._taken = 0
-        self._blocked = 0.0
-        self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._stalled = False
-
-    def __enter__(self) -> StallWatch:
-        self._timer = self._loop.call_later(self._limit, self._look)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._stalled and isinstance(error, ConnectionError):
-            raise Stalled(f"the client took less than {_PIECE} bytes in {self._limit:g} seconds") from error
-
-    async def write(self, answer: web.StreamResponse, piece: memoryview) -> None:
-        self._sent += len(piece)
-        self._since = self._loop.time()
-        try:
-            await answer.write(piece)
-        finally:
-            self._blocked += self._loop.time() - self._since
-            self._since = None
-
-    async def finish(self, answer: web.StreamResponse) -> None:
-        """The end of the body, and the client's taking of all that still waits for it: nobody would watch over the
-        rest, and a client that never reads it would hold its connection for ever."""
-        self._since = self._loop.time()
-        self._transport.set_write_buffer_limits(high=0)
-        try:
-            await answer.write_eof()
-        finally:
-            self._transport.set_write_buffer_limits()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        blocked = self._blocked + (now - self._since if self._since is not None else 0)
-        taken = self._sent - self._transport.get_write_buffer_size()
-        if self._since is not None and blocked > 0.9 * self._limit and taken - self._taken < _PIECE:
-            self._stalled = True
-            self._transport.abort()
-            return
-        self._taken, self._blocked = taken, 0.0
-        if self._since is not None:
-            self._since = now
-        self._timer = self._loop.call_later(self._limit, self._look)

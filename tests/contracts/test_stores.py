@@ -15,14 +15,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from support import images, leaks
+from support import images, leaks, outlines
 from support.images import directory, file, layer, whiteout
 
-from streamer.errors import Ambiguous, InvalidReference, NotFound, SourceChanged
+from streamer.errors import Ambiguous, InvalidReference, NotFound, SourceChanged, StreamerError
+from streamer.export.image import Format, plan_images
+from streamer.export.layer import plan_layer
+from streamer.export.plan import Options
 from streamer.mounts.mount import Mount
 from streamer.mounts.table import MountTable
 from streamer.oci import reference as references
 from streamer.stores.base import Store
+from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
 
 BASE = layer(directory("etc/"), file("etc/passwd", b"root"), file("gone", b"gone"))
@@ -232,6 +236,55 @@ async def test_layers_are_assembled_byte_for_byte(factory: Factory, tmp_path: Pa
             # Few and large: what is small is gathered, except in front of something large.
             assert len(chunks) <= 1 + 2 * sum(map(len, chunks)) // (256 << 10)
             assert leaks.held().beyond(before) == []
+
+
+async def test_layers_are_assembled_from_any_byte_to_any_other(factory: Factory, tmp_path: Path) -> None:
+    async with factory(tmp_path) as (store, _):
+        for found in await store.layers():
+            if found.assemble is None:
+                continue
+            before = leaks.held()
+            data = b"".join(found.assemble())
+            for start, stop in outlines.spans(data, 10):
+                assert b"".join(found.assemble(start, stop)) == data[start:stop], (start, stop)
+            assert b"".join(found.assemble(700)) == data[700:]
+            if found.size is not None:
+                plan = plan_layer(found, Options())
+                assert outlines.part(plan, 600, 1100) == data[600:1100]
+                assert outlines.part(plan) == data
+            assert leaks.held().beyond(before) == []
+
+
+async def test_blobs_are_read_from_any_byte_to_any_other(factory: Factory, tmp_path: Path) -> None:
+    async with factory(tmp_path) as (store, _):
+        for found in await store.layers():
+            if found.blob is None:
+                continue
+            before = leaks.held()
+            data, size = b"".join(found.blob.read()), found.blob.descriptor.size
+            assert "sha256:" + hashlib.sha256(data).hexdigest() == found.blob.descriptor.digest
+            for start, stop in ((0, 0), (0, 1), (1, size - 1), (size // 2, None), (size - 1, size), (size, size + 5)):
+                assert b"".join(found.blob.read(start, stop)) == data[start:stop], (start, stop)
+            assert leaks.held().beyond(before) == []
+
+
+async def test_saved_images_in_spans(factory: Factory, tmp_path: Path) -> None:
+    async with factory(tmp_path) as (store, remove):
+        for format in Format:
+            plan = await plan_images(Catalog({"s": store}), [TOOL.id], Options(), format)
+            if plan.outline is None:
+                assert all(each.blob is not None for each in (await store.image(TOOL.id)).layers)
+                continue
+            whole = outlines.part(plan)
+            for start, stop in outlines.spans(whole, 30):
+                assert outlines.part(plan, start, stop) == whole[start:stop], (start, stop)
+        plan = await plan_images(Catalog({"s": store}), [OTHER.id], Options())
+        assert plan.outline is not None
+        with outlines.outlined(plan) as outline:
+            await remove(OTHER.id)
+            for span in ((0, outline.size), (0, 1), (outline.size - 1, outline.size)):
+                with pytest.raises(StreamerError):
+                    list(outline.part(span))
 
 
 async def test_snapshots_show_the_image(factory: Factory, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.splits import whole
 
-from streamer.tar import split
+from streamer.tar import join, split
 from streamer.tar.entry import BLOCK, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Content, Entry, Profile
 from streamer.tar.reader import Reader
-from streamer.tar.split import File, SplitWriter
+from streamer.tar.records import File, length
+from streamer.tar.split import SplitWriter
 from streamer.tar.writer import archive
 
 NAME = st.one_of(
@@ -119,9 +121,12 @@ def test_tarfile_reads_the_same(members: list[tuple[Entry, bytes]]) -> None:
                 assert extracted.read() == content
 
 
-@given(st.lists(entries(sparse=True), max_size=6), st.binary(max_size=700), SIZES, CUTS)
+SPANS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 1 << 20)), max_size=4)
+
+
+@given(st.lists(entries(sparse=True), max_size=6), st.binary(max_size=700), SIZES, CUTS, SPANS)
 def test_tar_split_gives_the_same_bytes(
-    members: list[tuple[Entry, bytes]], trailing: bytes, sizes: list[int], cuts: list[int]
+    members: list[tuple[Entry, bytes]], trailing: bytes, sizes: list[int], cuts: list[int], spans: list[tuple[int, int]]
 ) -> None:
     data = b"".join(archive(iter(members), Profile.FULL)) + trailing
     file = io.BytesIO()
@@ -132,11 +137,16 @@ def test_tar_split_gives_the_same_bytes(
         contents.append(b"" if entry.sparse is not None else taken)
     writer.close()
 
-    def again(found: File) -> Iterator[bytes]:
-        content = shaped(contents[found.index], cuts)
+    def again(found: File, start: int, stop: int) -> bytes | Iterator[bytes]:
+        content = shaped(contents[found.number][start:stop], cuts)
         return iter([content]) if isinstance(content, bytes) else content or iter(())
 
     file.seek(0)
-    assert b"".join(split.assemble(file, again)) == data
+    assert b"".join(join.assemble(file, again)) == data
     file.seek(0)
-    assert split.length(file) == len(data)
+    assert length(file) == len(data)
+    for start, stop in spans:
+        start, stop = sorted((start % (len(data) + 1), stop % (len(data) + 1)))
+        for each in (again, whole(contents)):
+            file.seek(0)
+            assert b"".join(join.assemble(file, each, start, stop)) == data[start:stop]

@@ -26,6 +26,10 @@ class Client:
     timeout: float = 20
     socket: socket.socket = field(init=False)
     _buffer: bytes = field(init=False, default=b"")
+    _length: int | None = field(init=False, default=None)
+    """Bytes of the body that the last answer announced."""
+    _came: int = field(init=False, default=0)
+    """Bytes that came after the headers of the last answer."""
 
     def __post_init__(self) -> None:
         self.socket = socket.socket()
@@ -74,6 +78,8 @@ class Client:
         text, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         first, *lines = text.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        self._length = int(headers["content-length"]) if "content-length" in headers else None
+        self._came = len(self._buffer)
         return Answer(int(first.split()[1]), headers)
 
     def answer(self) -> Answer:
@@ -100,10 +106,11 @@ class Client:
         return total, tail.endswith(b"0\r\n\r\n") if length is None else total == int(length)
 
     def ends_cleanly(self) -> bool:
-        """Reads to the end of the connection from anywhere inside a chunked body: whether its final chunk came."""
-        while self._more():
+        """Reads to the end of the connection from anywhere inside a body: whether its final chunk came, or as many
+        bytes as announced."""
+        while (self._length is None or self._came < self._length) and self._more():
             self._buffer = self._buffer[-5:]
-        return self._buffer.endswith(b"0\r\n\r\n")
+        return self._buffer.endswith(b"0\r\n\r\n") if self._length is None else self._came >= self._length
 
     def _chunked(self) -> tuple[bytes, bool]:
         body = []
@@ -134,4 +141,5 @@ class Client:
                 raise
             return False
         self._buffer += data
+        self._came += len(data)
         return bool(data)

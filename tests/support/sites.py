@@ -102,8 +102,8 @@ def site(
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[tuple[LocalStore, Served]]:
         async with LocalStore.open(state) as store:
-            await filled(store)
-            async with served(store) as running:
+            await prepare(store)
+            async with served(store, **options) as running:
                 yield store, running
 
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened()) as (store, running):

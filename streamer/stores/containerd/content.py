@@ -55,21 +55,24 @@ class Content:
         self._keep(digest, data)
         return data
 
-    def blocks(self, descriptor: Descriptor, root: str | None, what: str) -> Iterator[bytes]:
-        """A layer's blob, in chunks of at most 1 MiB; SourceChanged where it is gone or ends early.
+    def blocks(
+        self, descriptor: Descriptor, root: str | None, what: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[bytes]:
+        """A layer's blob from byte `start` up to before `stop`, in chunks of at most 1 MiB; SourceChanged where it is
+        gone or ends early.
 
         `root` is the content store's directory as containerd names it, None if unknown: what can be read there is,
         which is faster; the rest comes over the socket.
         """
         path = _file(descriptor, root)
         if path is not None:
-            yield from file_blob(path, descriptor, what).read()
+            yield from file_blob(path, descriptor, what).read(start, stop)
             return
-        at = 0
-        while at < descriptor.size:
+        at, end = start, descriptor.size if stop is None else min(stop, descriptor.size)
+        while at < end:
             try:
                 # One block a call: an answer is never left half read for as long as nobody takes it.
-                block = self._block(descriptor.digest, at, min(BLOCK, descriptor.size - at))
+                block = self._block(descriptor.digest, at, min(BLOCK, end - at))
             except NotFound as error:
                 raise SourceChanged(
                     f"the blob {descriptor.digest} of {what} is gone; its store may have removed it"

@@ -39,7 +39,7 @@ def record(engine: Engine, diff_id: str, chain_id: str, blob: Descriptor | None,
         diff_id=diff_id,
         chain_id=chain_id,
         size=blobs.tar_size(blob, diff_id) if blob is not None else None,
-        assemble=blobs.assemble(read, kept.what) if read is not None else None,
+        assemble=blobs.assemble(read, diff_id, kept.what) if read is not None else None,
         guard=kept.guard,
         hold=kept.hold if place is not None else None,
         blob=read,
@@ -58,13 +58,14 @@ class _Kept:
         self._held: list[Lease] = []
         self._whole = False
 
-    def read(self) -> Iterator[bytes]:
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The blob. What has its digest is right, whatever becomes of the blob once the lease is released."""
         assert self._blob is not None
         with self._engine.leases.lease(self.what) as lease:
             lease.add(CONTENT, self._blob.digest)
-            yield from self._engine.content.blocks(self._blob, self._engine.root, self.what)
-            self._whole = True
+            yield from self._engine.content.blocks(self._blob, self._engine.root, self.what, start, stop)
+            if start == 0 and (stop is None or stop >= self._blob.size):
+                self._whole = True
 
     @contextmanager
     def hold(self) -> Iterator[Pair]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
 
 from streamer.errors import StreamerError
 from streamer.stores.assembly import assembly, open_records, trees
+from streamer.stores.base import Reading
 from streamer.stores.containers_storage.records import LayerRecord
 from streamer.stores.containers_storage.trees import Tree
-from streamer.tar import split
+from streamer.tar import records as tar_split
 
 
 class Splits:
@@ -21,7 +21,7 @@ class Splits:
         self._lock = threading.Lock()
         self._measured: dict[tuple[bytes, str], int | None] = {}
 
-    def of(self, layer: LayerRecord, tree: Tree, what: str) -> tuple[int | None, Callable[[], Iterator[bytes]] | None]:
+    def of(self, layer: LayerRecord, tree: Tree, what: str) -> tuple[int | None, Reading | None]:
         """The length of the layer's tar, and `Layer.assemble`; None where the store cannot tell."""
         if tree.packed or not is_kept(layer):
             return None, None
@@ -38,7 +38,7 @@ class Splits:
         try:
             relative = layer.place.split(layer.id)
             with open_records(path, lambda _, flags: layer.place.open(relative, flags)) as file:
-                length = split.length(file)
+                length = tar_split.length(file)
         except (OSError, StreamerError):
             length = None  # what is wrong with it is told by who reads it
         with self._lock:

@@ -14,7 +14,7 @@ from streamer.stores.assembly import assembly, open_records, trees
 from streamer.stores.base import Guard, Layer
 from streamer.stores.docker.files import failed, required
 from streamer.stores.docker.root import DataRoot
-from streamer.tar import split
+from streamer.tar import records as tar_split
 
 MAX_DEPTH = 512
 """More layers than any kernel mounts; dockerd refuses more than 125."""
@@ -169,7 +169,7 @@ def measure() -> Measure:
     @lru_cache(MEASURED)
     def measured(records: bytes, key: str) -> int:
         with open_records(records) as file:
-            return split.length(file)
+            return tar_split.length(file)
 
     return measured
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from functools import partial
 
 from streamer.changeset import descriptor
 from streamer.errors import SourceChanged, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.stores import assembly as assemblies
-from streamer.stores.assembly import READ
+from streamer.stores.assembly import READ, Tree
+from streamer.stores.base import Reading
 from streamer.stores.local import state as states
 from streamer.stores.local.places import Places
 from streamer.stores.local.unpack import SPLIT
-from streamer.tar import split
+from streamer.tar.records import File
 
 
-def assembly(path: bytes, diff_id: str) -> Callable[[], Iterator[bytes]]:
+def assembly(path: bytes, diff_id: str) -> Reading:
     """`Layer.assemble` for the layer directory `path`."""
     what = f"layer {digests.short(diff_id)}"
-    return assemblies.assembly(path + b"/" + SPLIT.encode(), lambda: _Files(path, what), what)
+    return assemblies.assembly(path + b"/" + SPLIT.encode(), partial(_Files, path, what), what)
 
 
 class _Files:
@@ -38,7 +39,7 @@ class _Files:
             diff = self._directory(folder, "diff", stack)
             if diff is None:
                 raise StoreDamaged(f"diff of {what} is missing")
-            self._diff = diff
+            self._tree = stack.enter_context(contextlib.closing(Tree(diff, descriptor.open_below)))
             self._kept = self._directory(folder, "kept", stack)
             self._stack = stack.pop_all()
 
@@ -58,12 +59,9 @@ class _Files:
         stack.callback(os.close, fd)
         return fd
 
-    def open(self, record: split.File) -> int:
-        place = self._places.place(record)
+    def open(self, record: File) -> int:
         if self._kept is not None:
             with contextlib.suppress(FileNotFoundError):
-                return os.open(str(record.index), READ, dir_fd=self._kept)
-        try:
-            return descriptor.open_below(self._diff, place, READ | os.O_NOATIME)
-        except PermissionError:  # O_NOATIME is for the owner
-            return descriptor.open_below(self._diff, place, READ)
+                return os.open(str(record.number), READ, dir_fd=self._kept)
+        elsewhere = self._places.elsewhere(record)
+        return self._tree.at(record.name if elsewhere is None else elsewhere)

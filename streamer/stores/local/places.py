@@ -20,7 +20,7 @@ from streamer.changeset import descriptor
 from streamer.errors import InvalidArchive, LimitExceeded, StoreDamaged
 from streamer.stores.assembly import own_place
 from streamer.stores.local import state as states
-from streamer.tar import split
+from streamer.tar.records import File, records
 
 MAX_REPLACED = 100_000
 """Members of one layer that a later member of the same layer replaces: they are held in memory until it is unpacked."""
@@ -94,13 +94,13 @@ class Keeper:
         if not self._count:
             return
         owners: dict[int, int] = {}
-        with contextlib.closing(split.records(split_file)) as records, contextlib.closing(Places(self._folder)) as at:
-            for record in records:
-                if not isinstance(record, split.File) or not record.size:
+        with contextlib.closing(records(split_file)) as found, contextlib.closing(Places(self._folder)) as at:
+            for _, record in found:
+                if isinstance(record, bytes) or not record.size:
                     continue
                 for when, number in self._events.get(at.place(record), ()):
-                    if record.index < when:
-                        owners[number] = record.index
+                    if record.number < when:
+                        owners[number] = record.number
                         break
         kept = self._kept_folder()
         for number in range(self._count):
@@ -125,13 +125,16 @@ class Places:
         if self._file is not None:
             self._file.close()
 
-    def place(self, record: split.File) -> bytes:
+    def place(self, record: File) -> bytes:
         """The path, below the layer's root, of a record's content; to be asked in the order of the records."""
-        while self._next is not None and self._next[0] < record.index:
+        elsewhere = self.elsewhere(record)
+        return own_place(record.name) if elsewhere is None else elsewhere
+
+    def elsewhere(self, record: File) -> bytes | None:
+        """`place`, where that is not the member's own name. Records may be left out."""
+        while self._next is not None and self._next[0] < record.number:
             self._advance()
-        if self._next is not None and self._next[0] == record.index:
-            return self._next[1]
-        return own_place(record.name)
+        return self._next[1] if self._next is not None and self._next[0] == record.number else None
 
     def _advance(self) -> None:
         line = self._file.readline(8 << 20) if self._file is not None else b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from streamer.errors import NotFound, StreamerError, Unsupported
@@ -12,7 +12,7 @@ from streamer.oci import layout, media
 from streamer.oci.descriptor import Descriptor
 from streamer.oci.reference import Reference
 from streamer.stores import blobs
-from streamer.stores.base import Container, Image, Layer
+from streamer.stores.base import Container, Image, Layer, Reading
 from streamer.stores.oci_layout.directory import Directory, Missing, told
 from streamer.stores.oci_layout.reading import Found, FoundImage
 
@@ -120,7 +120,7 @@ class LayoutIndex:
         if place.descriptor.media_type.endswith(media.ENCRYPTED):
             assemble = _raising(Unsupported(f"{what} is encrypted: only its image can be saved, as it is"))
         else:
-            assemble = blobs.assemble(blob, what)
+            assemble = blobs.assemble(blob, place.diff_id, what)
         return Layer(
             store=self._store,
             diff_id=place.diff_id,
@@ -137,8 +137,8 @@ def _places(found: FoundImage) -> list[_Place]:
     return [_Place(*each) for each in zip(found.manifest.layers, found.diff_ids, chains, strict=True)]
 
 
-def _raising(error: StreamerError) -> Callable[[], Iterator[bytes]]:
-    def fail() -> Iterator[bytes]:
+def _raising(error: StreamerError) -> Reading:
+    def fail(_start: int = 0, _stop: int | None = None, /) -> Iterator[bytes]:
         raise error
 
     return fail

@@ -35,7 +35,7 @@ async def test_chunks_arrive_in_order_and_then_the_end():
 
 
 async def test_an_error_is_raised_after_the_chunks_that_were_sent_before_it():
-    pipe = Pipe(capacity=2)
+    pipe = Pipe(capacity=3)
     pipe.send(b"one")
     pipe.send(b"two")
     pipe.finish(SourceFailed("EIO"))
@@ -56,11 +56,13 @@ async def test_the_first_outcome_wins():
 
 
 async def test_a_full_pipe_holds_its_producer_back():
+    """It is back only when there is room for another chunk: of two one lies here, and the other is not made yet."""
     pipe = Pipe(capacity=1)
-    second_sent = threading.Event()
+    first_sent, second_sent = threading.Event(), threading.Event()
 
     def produce() -> None:
         pipe.send(b"one")
+        first_sent.set()
         pipe.send(b"two")
         second_sent.set()
         pipe.finish()
@@ -68,15 +70,38 @@ async def test_a_full_pipe_holds_its_producer_back():
     thread = threading.Thread(target=produce)
     thread.start()
     await pipe.readable()
+    assert not await asyncio.to_thread(first_sent.wait, 0.05)
+    assert await pipe.receive() == b"one"
+    assert await asyncio.to_thread(first_sent.wait, 5)
+    await pipe.readable()
     assert not await asyncio.to_thread(second_sent.wait, 0.05)
-    assert await drained(pipe) == [b"one", b"two"]
+    assert await drained(pipe) == [b"two"]
     thread.join()
+
+
+async def test_a_reader_that_waits_is_woken_and_no_other():
+    """Waking the loop is a system call: a chunk that the reader finds anyway needs none."""
+    pipe = Pipe(capacity=3)
+    woken = []
+    pipe._wake = lambda: woken.append(pipe.sent)  # type: ignore[method-assign]
+    pipe.send(b"one")
+    pipe.send(b"two")
+    assert await pipe.receive() == b"one"
+    assert await pipe.receive() == b"two"
+    assert woken == []
+    waiting = asyncio.ensure_future(pipe.receive())
+    await anyio.lowlevel.checkpoint()
+    pipe.send(b"three")
+    assert woken == [11]
+    pipe._readable.set()
+    assert await waiting == b"three"
+    pipe.send(b"four")
+    assert woken == [11]
 
 
 @pytest.mark.parametrize("leave", [lambda pipe: pipe.close(), lambda pipe: pipe.abort(Draining("drain"))])
 async def test_a_producer_that_waits_is_sent_away(leave):
     pipe = Pipe(capacity=1)
-    pipe.send(b"fills it")
     outcome: list[BaseException] = []
 
     def produce() -> None:
@@ -87,6 +112,7 @@ async def test_a_producer_that_waits_is_sent_away(leave):
 
     thread = threading.Thread(target=produce)
     thread.start()
+    await pipe.readable()
     leave(pipe)
     await asyncio.to_thread(thread.join, 5)
     assert isinstance(outcome[0], ConsumerGone)
@@ -128,7 +154,7 @@ async def test_readable_raises_an_error_that_comes_before_the_first_chunk():
 
 
 async def test_readable_leaves_a_later_error_to_the_reader():
-    pipe = Pipe()
+    pipe = Pipe(capacity=2)
     pipe.send(b"first")
     pipe.finish(SourceFailed("later"))
     await pipe.readable()
@@ -143,12 +169,11 @@ def test_a_producer_whose_loop_is_gone_does_not_wait_for_ever():
 
     asyncio.run(main())
     (pipe,) = pipes
-    pipe.send(b"one")
     with pytest.raises(ConsumerGone):
-        pipe.send(b"two")
+        pipe.send(b"one")
 
 
 async def test_repr_counts():
-    pipe = Pipe()
+    pipe = Pipe(capacity=2)
     pipe.send(b"12345")
     assert repr(pipe) == "<Pipe open, 1 chunks waiting, 5 bytes sent>"

@@ -30,7 +30,7 @@ from streamer.export.image import Format, plan_images
 from streamer.export.layer import plan_layer
 from streamer.export.plan import ExportPlan, Options, Report, Session
 from streamer.mounts.table import MountTable
-from streamer.stores.base import Image, Listing
+from streamer.stores.base import Image, Listing, Reading
 from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
 from streamer.stores.oci_layout.store import oci_layout
@@ -218,9 +218,9 @@ async def test_a_layer_of_unknown_length_is_made_twice(layout: Layout) -> None:
     image = await made_up(layout)
     asked: list[str] = []
 
-    def counted(diff_id: str, assemble: Callable[[], Any] | None) -> Callable[[], Any]:
+    def counted(diff_id: str, assemble: Reading | None) -> Reading:
         assert assemble is not None
-        return lambda: (asked.append(diff_id), assemble())[1]
+        return lambda start=0, stop=None: (asked.append(diff_id), assemble(start, stop))[1]
 
     bottom, top = image.layers
     bottom = replace(bottom, blob=None, assemble=counted("bottom", bottom.assemble))

@@ -12,6 +12,7 @@ import pytest
 from support import exports, images
 from support.stores import DirectoryStore
 
+from streamer import native
 from streamer.changeset import walk
 from streamer.errors import InvalidRequest, NotFound, SourceChanged
 from streamer.export import pack
@@ -126,6 +127,7 @@ async def test_a_container_with_whiteouts_of_nothing(tmp_path: Path, monkeypatch
         return names
 
     monkeypatch.setattr(walk, "listing", removing)
+    monkeypatch.setattr(native, "available", lambda: False)
     async with (
         exporter() as opened,
         opened.open(plan_container(DirectoryStore().add("box", upper, base), Options())) as stream,
@@ -154,6 +156,7 @@ async def test_a_changeset_may_lose_files_of_a_container_only(
         return names
 
     monkeypatch.setattr(walk, "listing", removing)
+    monkeypatch.setattr(native, "available", lambda: False)
     if live:
         plan = plan_diff(DirectoryStore().add("box", upper, base), Options())
     else:

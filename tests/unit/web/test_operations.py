@@ -66,7 +66,9 @@ async def test_as_many_exports_as_allowed(store: LocalStore) -> None:
             assert answer.headers["retry-after"] == "5"
             members = problem(answer)
             assert (members["code"], members["retry_after"]) == ("busy", 5)
-            assert (await asyncio.to_thread(ask, running.port, SAVED, "HEAD")).status == 200
+            assert (await asyncio.to_thread(ask, running.port, SAVED, "HEAD")).status == 503
+            unknown = f"{SAVED}?length=unknown"  # opens nothing
+            assert (await asyncio.to_thread(ask, running.port, unknown, "HEAD")).status == 200
         with anyio.fail_after(10):
             await running.exporter.idle()
         assert (await asyncio.to_thread(ask, running.port, SAVED)).status == 200

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support import images
+from support import images, outlines
 from support.images import directory, file, layer, link, opaque, symlink, whiteout
 
 from streamer.stores.base import ArchiveKind
@@ -83,6 +83,8 @@ async def check(store: LocalStore, made: images.MadeImage) -> None:
         assert stored.assemble is not None
         assert stored.guard is not None
         assert b"".join(stored.assemble()) == data
+        for start, stop in outlines.spans(data, 10):
+            assert b"".join(stored.assemble(start, stop)) == data[start:stop], (start, stop)
         assert stored.size == len(data)
         stored.guard()
 

@@ -1,0 +1,115 @@
+"""The items of a whole file system: packed by the compiled walk where there is one and nothing asks for more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from streamer import native
+from streamer.changeset.descriptor import open_directory
+from streamer.changeset.failures import changed, reading_failed
+from streamer.changeset.walk import branch
+from streamer.drivers.base import Start, Tree
+from streamer.export import subtree
+from streamer.export.closing import closing
+from streamer.export.items import Cursor, Item, Resume
+from streamer.export.pack import Packer
+from streamer.export.plan import Options, Session
+from streamer.mounts.mount import Ids
+from streamer.tar.entry import Profile
+
+_FIRST = 16 << 10
+"""Bytes of the first run, so that they leave early."""
+
+
+def items(
+    tree: Tree,
+    options: Options,
+    session: Session,
+    cursor: Cursor,
+    resume: Resume | None,
+    *,
+    ids: Ids | None,
+    live: bool,
+) -> Iterator[Item]:
+    """The items of the tree, or of its subtree `options.path`, in the walk's order."""
+    packer = Packer(options, session, cursor, ids=ids, live=live, resume=resume)
+    vanished = subtree.vanishing(session, live=live)
+    subtree.check(tree, options)
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context(tree.start(options.path, on_vanished=vanished)) if _plain(options, ids) else None
+        if start is not None and stat.S_ISDIR(start.node.stat.st_mode):
+            yield from _packed(start, packer, options, session, cursor, resume)
+            return
+    after = b"" if resume is None else resume.at
+    select = subtree.selection(options)
+    nodes = tree.nodes(options.path, select=select, on_vanished=vanished, after=after)
+    with closing(packer.tree(nodes, start=subtree.base(options.path))) as made:
+        yield from made
+
+
+def _plain(options: Options, ids: Ids | None) -> bool:
+    """Whether the compiled walk knows all that is asked for."""
+    selected = options.include or options.exclude
+    return native.available() and options.profile is Profile.DOCKER and ids is None and not selected
+
+
+def _packed(
+    start: Start, packer: Packer, options: Options, session: Session, cursor: Cursor, resume: Resume | None
+) -> Iterator[Item]:
+    node = start.node
+    if node.path and resume is None:
+        first = packer.item(node)
+        if first is not None:
+            yield first
+    prefix = node.path + b"/" if node.path else b""
+    latest = None if options.mtime is None else options.mtime * 1_000_000_000
+    try:
+        root = open_directory(node.name, node.parent)
+        try:
+            status = os.fstat(root)
+            if status.st_ino != node.stat.st_ino:
+                raise changed(node.path, "another directory has its name now")
+            after = b"" if resume is None else resume.at.removeprefix(prefix)
+            walk = native.Walk(root, prefix, after=after, latest=latest, strict=cursor.strict)
+        finally:
+            os.close(root)
+    except OSError as error:
+        raise reading_failed(node.path, error) from None
+    with contextlib.closing(walk):
+        yield from _steps(walk, packer, session, cursor, status.st_dev, start.on_vanished, resume)
+
+
+def _steps(
+    walk: native.Walk,
+    packer: Packer,
+    session: Session,
+    cursor: Cursor,
+    device: int,
+    on_vanished: Callable[[bytes], None] | None,
+    resume: Resume | None,
+) -> Iterator[Item]:
+    at = None if resume is None else resume.at
+    enough = _FIRST
+    while True:
+        session.check()
+        step = walk.step(read=cursor.read, facts=cursor.note, enough=enough, limit=cursor.limit - cursor.offset)
+        enough = native.ENOUGH
+        handed = step.handed
+        if step.size or (handed is None and not step.done):
+            session.report.entries += step.entries
+            yield Item(step.size, step.data, step.facts, step.newest, at)
+        if handed is not None:
+            with closing(branch(handed.parent, handed.name, handed.path, device, on_vanished)) as nodes:
+                for node in nodes:
+                    session.check()
+                    item = packer.item(node)
+                    if item is not None:
+                        if node.path == handed.path:
+                            item.at = handed.path
+                        yield item
+        if step.done:
+            return
+        at = step.next
