@@ -8,7 +8,7 @@ ASYNC_OFF := ASYNC106,ASYNC109,ASYNC119,ASYNC124
 STREAMER_LISTEN ?= 127.0.0.1:8080
 export STREAMER_LISTEN
 
-.PHONY: run test unit lint types check stubs clean
+.PHONY: run test unit lint types check bench stubs clean
 
 run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image and container
 	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"
@@ -30,10 +30,13 @@ types: $(VENV)/.dev
 
 check: lint types test ## what CI runs
 
+bench: $(VENV)/.run ## side by side with the peers, as root; e.g. make bench ARGS="--only container,big --quick"
+	$(BIN)/python -m bench.run $(ARGS)
+
 stubs: $(VENV)/.dev ## containerd's API in Python, from the .proto files beside it
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. streamer/stores/containerd/api/*.proto
 
-$(VENV)/.run: requirements/run.txt pyproject.toml
+$(VENV)/.run: requirements/run.txt pyproject.toml hatch_build.py streamer/native/walk.c
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("streamer needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing from requirements/run.txt ..."
