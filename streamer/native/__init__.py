@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 LIBRARY: Final = Path(__file__).parent / "_walk.so"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the functions; a library left over from another version is not used."""
 
 WHOLE: Final = 128 << 10
