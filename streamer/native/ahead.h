@@ -118,16 +118,6 @@ static void hand_out(struct scout *scout, struct folder *folder, const char *nam
     pthread_mutex_unlock(&scout->lock);
 }
 
-/* Makes the level's directory one that tasks may use. */
-static int shared(struct level *level) {
-    struct folder *folder = malloc(sizeof *folder);
-    if (folder == NULL) return -1;
-    folder->fd = level->fd;
-    atomic_init(&folder->users, 1);
-    level->folder = folder;
-    return 0;
-}
-
 static void *scouting(void *given) {
     struct scout *scout = given;
     struct walk *walk = scout->walk;
@@ -135,19 +125,20 @@ static void *scouting(void *given) {
         while (walk->depth && walk->levels[walk->depth - 1].next == walk->levels[walk->depth - 1].count) leave(walk);
         if (!walk->depth) break;
         struct level *level = &walk->levels[walk->depth - 1];
-        const char *listed = level->names + level->order[level->next++];
+        size_t index = level->next;
+        level->next = behind(level, index);
         int worth = counted(scout);
         if (worth < 0) break;
-        if ((unsigned char)listed[0] != DT_DIR) {
-            if (worth) hand_out(scout, level->folder, listed + 1);
+        struct folder *part = level->parts[part_at(level, index)];
+        if (type_at(level, index) != DT_DIR) {
+            if (worth) hand_out(scout, part, name_at(level, index));
             continue;
         }
-        if (walk->depth == LEVELS) continue;
         struct stat st;
-        int fd = openat(level->fd, listed + 1, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int fd = open_directory(part->fd, name_at(level, index));
         if (fd < 0) continue;
-        if (fstat(fd, &st) < 0 || st.st_dev != walk->device) { close(fd); continue; }
-        if ((level = enter(walk, fd, 0)) != NULL && shared(level) < 0) break;
+        if (fstat(fd, &st) < 0 || st.st_dev != walk->device) close(fd);
+        else descend(walk, index, fd, 0);
     }
     end(scout);
     return NULL;
@@ -162,8 +153,7 @@ static void dismiss(struct walk *walk) {
     for (int thread = 0; thread < scout->started; thread++) pthread_join(scout->threads[thread], NULL);
     for (; scout->count; scout->count--, scout->first = (scout->first + 1) % TASKS)
         release(scout->tasks[scout->first].folder);
-    while (scout->walk->depth) leave(scout->walk);
-    free(scout->walk);
+    ended(scout->walk);
     pthread_mutex_destroy(&scout->lock);
     pthread_cond_destroy(&scout->work);
     pthread_cond_destroy(&scout->room);
@@ -174,14 +164,11 @@ static void dismiss(struct walk *walk) {
 static void send_out(struct walk *walk, int reads) {
     struct scout *scout = calloc(1, sizeof *scout);
     if (scout == NULL) return;
-    scout->walk = opened(walk->levels[0].fd, "", 0, walk->path + walk->root);
-    int level = 0;
-    while (scout->walk != NULL && level < scout->walk->depth && shared(&scout->walk->levels[level]) == 0) level++;
-    if (scout->walk == NULL || level < scout->walk->depth) {
-        if (scout->walk != NULL) {
-            while (scout->walk->depth) leave(scout->walk);
-            free(scout->walk);
-        }
+    const struct level *root = &walk->levels[0];
+    int roots[MOST_PARTS];
+    for (int part = 0; part < root->width; part++) roots[part] = root->parts[part]->fd;
+    scout->walk = opened(roots, root->width, walk->marks, "", 0, walk->path + walk->root);
+    if (scout->walk == NULL) {
         free(scout);
         return;
     }

@@ -15,9 +15,7 @@
 
 #include "ahead.h"
 
-#include <sys/xattr.h>
-
-#define VERSION 2
+#define VERSION 3
 #define FACT 43                       /* the part of a fact that always has the same length */
 #define FACTS (FACT + LONGEST + 256)  /* more than the fact of one entry can be */
 
@@ -32,6 +30,7 @@ struct step {
     int64_t newest;     /* latest ctime of them, nanoseconds */
     int32_t reason;
     int32_t parent;     /* HANDED: the directory that the entry is in; valid until the next call */
+    int32_t layer;      /* HANDED: which of the roots that directory is below */
     const char *path;   /* MORE: of the next entry; HANDED: of the one handed over, behind all that was done */
     uint64_t length;    /* of `path` */
     uint64_t name;      /* where its last component begins */
@@ -39,24 +38,29 @@ struct step {
 
 /* ---- entries ------------------------------------------------------------------------------------------------- */
 
-/* Whether a list of names of attributes holds the one that a header tells of. */
-static int capable(const char *names, ssize_t length) {
-    for (ssize_t at = 0; at < length; at += (ssize_t)strlen(names + at) + 1)
+/* Whether a list of names of attributes holds one that a header tells of, or that says where a file's data lies. */
+static int special(const struct walk *walk, ssize_t length) {
+    const char *names = walk->list;
+    size_t prefix = walk->marks != NULL ? strlen(walk->marks) : 0;
+    for (ssize_t at = 0; at < length; at += (ssize_t)strlen(names + at) + 1) {
         if (strcmp(names + at, "security.capability") == 0) return 1;
+        if (prefix && strncmp(names + at, walk->marks, prefix) == 0 && strcmp(names + at + prefix, "metacopy") == 0)
+            return 1;
+    }
     return 0;
 }
 
-/* 0: no capability; anything else: let Python look. */
+/* 0: nothing special; anything else: let Python look. */
 static int marked(struct walk *walk, int fd) {
     ssize_t got = flistxattr(fd, walk->list, sizeof walk->list);
     if (got < 0) return errno != ENOTSUP;
-    return capable(walk->list, got);
+    return special(walk, got);
 }
 
 static int marked_at(struct walk *walk, int parent, const char *name) {
     if (!walk->no_listxattrat) {
         long got = syscall(SYS_LISTXATTRAT, parent, name, AT_SYMLINK_NOFOLLOW, walk->list, sizeof walk->list);
-        if (got >= 0) return capable(walk->list, got);
+        if (got >= 0) return special(walk, got);
         if (errno == ENOTSUP) return 0;
         if (errno != ENOSYS && errno != EPERM) return 1;
         walk->no_listxattrat = 1;
@@ -76,7 +80,7 @@ static int marked_at(struct walk *walk, int parent, const char *name) {
     memcpy(place + length, name, size + 1);
     ssize_t got = llistxattr(place, walk->list, sizeof walk->list);
     if (got < 0) return errno != ENOTSUP;
-    return capable(walk->list, got);
+    return special(walk, got);
 }
 
 static int64_t nanoseconds(const struct timespec *moment) {
@@ -140,12 +144,13 @@ static size_t fact(char *out, const char *name, size_t length, const struct stat
 
 int streamer_version(void) { return VERSION; }
 
-/* A walk of everything below the directory `root` (duplicated; all on its file system), whose names are put behind
- * `prefix` (empty, or ending in a slash). If `after` is not empty it begins at that path (relative to `root`), or at
- * what comes first behind it. NULL with errno. */
-struct walk *streamer_walk_open(int root, const char *prefix, size_t prefix_length, const char *after, int64_t latest,
-                                uint64_t whole, int strict) {
-    struct walk *walk = opened(root, prefix, prefix_length, after);
+/* A walk of everything below the `count` directories `roots` (duplicated; all on one file system), topmost first, which
+ * are layers of one tree if `marks` is what attributes of such layers begin with. Names are put behind `prefix` (empty,
+ * or ending in a slash). If `after` is not empty it begins at that path (relative to the roots), or at what comes first
+ * behind it. NULL with errno. */
+struct walk *streamer_walk_open(const int *roots, int count, const char *marks, const char *prefix, size_t prefix_length,
+                                const char *after, int64_t latest, uint64_t whole, int strict) {
+    struct walk *walk = opened(roots, count, marks, prefix, prefix_length, after);
     if (walk == NULL) return NULL;
     walk->latest = latest;
     walk->whole = whole;
@@ -155,8 +160,7 @@ struct walk *streamer_walk_open(int root, const char *prefix, size_t prefix_leng
 
 void streamer_walk_close(struct walk *walk) {
     dismiss(walk);
-    while (walk->depth) leave(walk);
-    free(walk);
+    ended(walk);
 }
 
 static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint64_t facts_room, uint64_t limit,
@@ -172,14 +176,16 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
             return;
         }
         struct level *level = &walk->levels[walk->depth - 1];
-        const char *listed = level->names + level->order[level->next];
-        const char *name = listed + 1;
+        const size_t index = level->next;
+        const struct folder *part = level->parts[part_at(level, index)];
+        const char *name = name_at(level, index);
         size_t length = strlen(name), end = level->prefix + length;
         memcpy(walk->path + level->prefix, name, length + 1);
         step->path = walk->path;
         step->length = end;
         step->name = level->prefix;
-        step->parent = level->fd;
+        step->parent = part->fd;
+        step->layer = part->layer;
         if ((out != NULL && step->used >= enough) || (facts != NULL && step->facts + FACTS > facts_room)) {
             step->reason = MORE;
             return;
@@ -190,19 +196,25 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
         char type;
         uint64_t size = 0;
         size_t linked = 0;
-        unsigned char kind = (unsigned char)listed[0];
+        unsigned char kind = type_at(level, index);
         if (end + 2 > LONGEST) goto handed;
         if (kind == DT_UNKNOWN) {
-            if (fstatat(level->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) goto handed;
-            kind = S_ISREG(st.st_mode) ? DT_REG : S_ISDIR(st.st_mode) ? DT_DIR : S_ISLNK(st.st_mode) ? DT_LNK : DT_FIFO;
+            if (fstatat(part->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) goto handed;
+            kind = IFTODT(st.st_mode);
+        }
+        if (kind == DT_CHR && walk->marks != NULL) {
+            if (fstatat(part->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev) goto handed;
+            level->next = behind(level, index); /* a whiteout: here is nothing */
+            walk->passed++;
+            continue;
         }
         if (kind == DT_REG) {
             type = '0';
             if (out == NULL) {
-                if (fstatat(level->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || marked_at(walk, level->fd, name))
+                if (fstatat(part->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || marked_at(walk, part->fd, name))
                     goto handed;
             } else {
-                fd = open_file(level->fd, name);
+                fd = open_file(part->fd, name);
                 if (fd < 0 || fstat(fd, &st) < 0) goto handed;
             }
             if (!S_ISREG(st.st_mode) || st.st_nlink != 1 || (uint64_t)st.st_size > walk->whole) goto handed;
@@ -211,17 +223,17 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
         } else if (kind == DT_DIR) {
             type = '5';
             if (walk->depth == LEVELS) goto handed;
-            fd = openat(level->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            fd = open_directory(part->fd, name);
             if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != walk->device || marked(walk, fd)) goto handed;
             inside = 1;
             walk->path[end] = '/';
             walk->path[end + 1] = 0;
         } else if (kind == DT_LNK) {
             type = '2';
-            if (fstatat(level->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode) || st.st_nlink != 1)
+            if (fstatat(part->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode) || st.st_nlink != 1)
                 goto handed;
-            ssize_t got = readlinkat(level->fd, name, link, sizeof link);
-            if (got <= 0 || got > 100 || marked_at(walk, level->fd, name)) goto handed;
+            ssize_t got = readlinkat(part->fd, name, link, sizeof link);
+            if (got <= 0 || got > 100 || marked_at(walk, part->fd, name)) goto handed;
             linked = (size_t)got;
             for (size_t at = 0; at < linked; at++)
                 if (link[at] & 0x80) goto handed;
@@ -240,8 +252,9 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
             return;
         }
         if (inside) {
-            if (enter(walk, fd, end + 1) == NULL) { fd = -1; goto handed; }
+            int entered = descend(walk, index, fd, end + 1);
             fd = -1;
+            if (entered < 0) goto handed;
         } else if (out != NULL) {
             char *to = out + step->used + headers;
             if (size && (fill(fd, to, size) < 0 || (walk->strict && !unchanged(fd, &st)))) goto handed;
@@ -249,7 +262,7 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
             if (fd >= 0) close(fd);
             fd = -1;
         }
-        level->next++;
+        level->next = behind(level, index);
         walk->passed++;
         if (out != NULL) {
             encode(out + step->used, walk->path, named, &st, type, size, (uint64_t)seconds, link, linked);
@@ -267,7 +280,7 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
     handed:
         if (fd >= 0) close(fd);
         walk->path[end] = 0;
-        level->next++;
+        level->next = behind(level, index);
         walk->passed++;
         step->reason = HANDED;
         return;
