@@ -83,7 +83,10 @@ def _steps(
     enough = _FIRST
     while True:
         session.check()
-        step = walk.step(read=cursor.read, facts=cursor.note, enough=enough, limit=cursor.limit - cursor.offset)
+        try:
+            step = walk.step(read=cursor.read, facts=cursor.note, enough=enough, limit=cursor.limit - cursor.offset)
+        except OSError as error:
+            raise reading_failed(error.filename, error) from None
         enough = native.ENOUGH
         handed = step.handed
         if step.size or (handed is None and not step.done):

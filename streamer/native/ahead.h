@@ -138,7 +138,7 @@ static void *scouting(void *given) {
         int fd = open_directory(part->fd, name_at(level, index));
         if (fd < 0) continue;
         if (fstat(fd, &st) < 0 || st.st_dev != walk->device) close(fd);
-        else descend(walk, index, fd, 0);
+        else descend(walk, index, fd, 0, 0);
     }
     end(scout);
     return NULL;

@@ -42,6 +42,7 @@ struct level {
     struct name *order;
     size_t count, next;
     size_t prefix; /* length of the path of this directory, with its slash */
+    int listed;
 };
 
 struct walk {
@@ -115,6 +116,7 @@ static int before(const void *a, const void *b, void *names) {
 }
 
 static int list(struct level *level) {
+    level->listed = 1;
     char *buffer = malloc(NAMES);
     size_t used = 0, room = 0, places = 0;
     if (buffer == NULL) return -1;
@@ -230,8 +232,9 @@ static int in_place(int above, const char *name, int fd) {
 }
 
 /* Enters the directory that the index of the last level names, `fd` being the topmost part's, which is taken over. 0, or
- * -1 with nothing changed where it has to be handed over. */
-static int descend(struct walk *walk, size_t index, int fd, size_t prefix) {
+ * -1 with nothing changed where it has to be handed over. With `later` its names are not listed yet, if it is of one
+ * layer only. */
+static int descend(struct walk *walk, size_t index, int fd, size_t prefix, int later) {
     struct level *above = &walk->levels[walk->depth - 1];
     size_t end = behind(above, index);
     const char *name = name_at(above, index);
@@ -259,6 +262,7 @@ static int descend(struct walk *walk, size_t index, int fd, size_t prefix) {
         if (add(walk, below, part->layer) < 0) goto failed;
     }
     struct level *inside = &walk->levels[walk->depth - 1];
+    if (later && inside->width == 1) return 0;
     if (list(inside) < 0) goto failed;
     if (inside->width > 1 && inside->parts[0]->layer == 0 && !in_place(above->parts[top]->fd, name, fd)) goto failed;
     return 0;
@@ -328,7 +332,7 @@ static struct walk *opened(const int *roots, int count, const char *marks, const
         if (fstat(fd, &st) < 0 || st.st_dev != walk->device) { close(fd); break; }
         memcpy(walk->path + level->prefix, name, length);
         walk->path[level->prefix + length] = '/';
-        if (descend(walk, low, fd, level->prefix + length + 1) < 0) break;
+        if (descend(walk, low, fd, level->prefix + length + 1, 0) < 0) break;
         level->next = behind(level, low);
     }
     return walk;
