@@ -107,7 +107,7 @@ def _program() -> Iterator[Finding]:
         False,
         "File systems are read by the compiled inner loop."
         if native.available()
-        else "The compiled inner loop is missing, which makes file system exports several times slower: install streamer "
+        else "The compiled inner loop is missing, and file system exports are several times slower: install streamer "
         "where there is a C compiler (cc).",
     )
 
