@@ -68,6 +68,7 @@ def _packed(
     except OSError as error:
         raise reading_failed(node.path, error) from None
     with contextlib.closing(walk):
+        start.settled()
         yield from _steps(walk, packer, session, cursor, start, resume)
 
 

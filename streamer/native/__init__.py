@@ -19,6 +19,8 @@ VERSION: Final = 4
 
 WHOLE: Final = 128 << 10
 """Files up to this many bytes are packed by the library, larger ones are handed over."""
+MOST_ROOTS: Final = 250
+"""Layers that a walk takes."""
 ENOUGH: Final = 256 << 10
 """Bytes of archive that one step makes, about."""
 _ROOM: Final = ENOUGH + WHOLE + (64 << 10)

@@ -19,7 +19,8 @@
 
 #define LEVELS 60        /* below `changeset.trail.OPEN`: that many directories one in the other */
 #define MOST_OPEN 256    /* parts of all of them that are open at a time */
-#define MOST_PARTS 250   /* of one directory; a byte holds the number of one */
+#define FEW_OPEN 48      /* the same of a walk that reads ahead, besides its roots: it can do without */
+#define MOST_PARTS 250   /* of one directory; a byte holds the number of one; `streamer.native.MOST_ROOTS` */
 #define NAMES (64 << 10) /* bytes asked of getdents64 at a time */
 #define LONGEST 8192     /* of a path; longer ones are handed over */
 
@@ -49,6 +50,7 @@ struct walk {
     struct level levels[LEVELS];
     int depth; /* levels in use */
     int open;  /* parts of them */
+    int most;  /* of these */
     dev_t device;
     const char *marks;   /* what attributes of overlays begin with; NULL where none have a meaning */
     int64_t latest;      /* no mtime later than this, nanoseconds */
@@ -58,7 +60,7 @@ struct walk {
     size_t root;         /* length of the prefix of every name */
     struct scout *scout; /* reads ahead, while that is of use */
     uint64_t passed;     /* entries done or handed over */
-    char path[LONGEST + 512];
+    char path[LONGEST + 1024]; /* some file systems have names of 765 bytes */
     char list[4096];
     char marks_kept[32];
 };
@@ -124,6 +126,7 @@ static int list(struct level *level) {
         for (;;) {
             long got = syscall(SYS_getdents64, level->parts[part]->fd, buffer, NAMES);
             if (got < 0 && errno == EINTR) continue;
+            if (got < 0 && errno == ENOENT) break; /* removed while it is open: it has no names any more */
             if (got < 0) {
                 free(buffer);
                 return -1;
@@ -155,7 +158,7 @@ static int list(struct level *level) {
             }
         }
     free(buffer);
-    qsort_r(level->order, level->count, sizeof *level->order, before, level->names);
+    if (level->count) qsort_r(level->order, level->count, sizeof *level->order, before, level->names);
     return 0;
 }
 
@@ -240,7 +243,7 @@ static int descend(struct walk *walk, size_t index, int fd, size_t prefix, int l
     const char *name = name_at(above, index);
     int top = part_at(above, index);
     enum mark mark = marked_directory(walk, fd, walk->list, sizeof walk->list);
-    if (walk->depth == LEVELS || mark == STRANGE || walk->open + (int)(end - index) > MOST_OPEN
+    if (walk->depth == LEVELS || mark == STRANGE || walk->open + (int)(end - index) > walk->most
         || begin(walk, (int)(end - index), prefix) == NULL) {
         close(fd);
         return -1;
@@ -293,6 +296,7 @@ static struct walk *opened(const int *roots, int count, const char *marks, const
     struct walk *walk = calloc(1, sizeof *walk);
     if (walk == NULL) return NULL;
     walk->root = prefix_length;
+    walk->most = MOST_OPEN;
     memcpy(walk->path, prefix, prefix_length);
     if (marks != NULL) walk->marks = strcpy(walk->marks_kept, marks);
     if (begin(walk, count, prefix_length) == NULL) goto failed;
