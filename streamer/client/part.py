@@ -32,7 +32,7 @@ class Part:
         self._name = name
         self._published = False
         self._failed: OSError | None = None
-        """The first failure to write. Kernels tell of one once: to ask again would be answered that all is well."""
+        """The first failure to make something durable. Kernels tell of it once: asked again, they say all is well."""
 
     def journal(self) -> Journal | None:
         """What an earlier download left; None if nothing that can be used."""
@@ -58,7 +58,7 @@ class Part:
         return self._published
 
     def write(self, data: memoryview, position: int) -> None:
-        with self._about(), self._writing():
+        with self._about():
             while data:
                 written = os.pwrite(self.fd, data, position)
                 data, position = data[written:], position + written
@@ -68,7 +68,7 @@ class Part:
         if self._published:
             return
         with self._about():
-            with self._writing():
+            with self._syncing():
                 os.fdatasync(self.fd)
             fresh = self._name + ".json.new"
             with suppress(FileNotFoundError):
@@ -96,7 +96,7 @@ class Part:
         """Makes the whole file durable and gives it the target's name in one step, in place of what was there."""
         with self._about():
             _as_private(self.fd, _stat(self._target, self._directory))
-            with self._writing():
+            with self._syncing():
                 os.fsync(self.fd)
             os.rename(self._name, self._target, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._published = True
@@ -114,7 +114,7 @@ class Part:
             os.unlink(name, dir_fd=self._directory)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _syncing(self) -> Iterator[None]:
         if self._failed is not None:
             raise OSError(self._failed.errno, self._failed.strerror)
         try:

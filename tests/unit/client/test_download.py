@@ -86,7 +86,7 @@ class TestWhole:
     @jobs
     async def test_whole_and_verified(self, downloads: Downloads, content: bytes, jobs: int) -> None:
         report = await downloads(jobs=jobs)
-        assert report == Report(len(content), verified=True)
+        assert report == Report(len(content), verified=True, versioned=True)
         assert downloads.is_whole(content)
         assert downloads.service.most == jobs
         done = [step[0] for step in downloads.seen.steps]
@@ -117,7 +117,7 @@ class TestWhole:
         assert downloads.is_whole(content)
 
     async def test_no_question_if_nobody_wants_to_know(self, downloads: Downloads, content: bytes) -> None:
-        assert await downloads(verify=False) == Report(len(content), verified=False)
+        assert await downloads(verify=False) == Report(len(content), verified=False, versioned=True)
         assert [one.method for one in downloads.service.asked] == ["GET"]
 
     async def test_a_service_that_tells_no_digest(self, downloads: Downloads, content: bytes) -> None:
@@ -126,13 +126,23 @@ class TestWhole:
         assert (report.verified, report.unverified) == (False, f"{downloads.service.url} tells no digest")
         assert downloads.is_whole(content)
 
-    @pytest.mark.parametrize("status", [400, 404, 405, 500, 501])
+    @pytest.mark.parametrize("status", [400, 404, 405, 501])
     async def test_a_service_that_refuses_the_question(self, downloads: Downloads, content: bytes, status: int) -> None:
         downloads.service.looks = [Fault(status=status)]
         report = await downloads()
         assert not report.verified
         assert f"answered {status}" in report.unverified
         assert downloads.is_whole(content)
+
+    @pytest.mark.parametrize("code", ["source_failed", "store_damaged", "internal"])
+    async def test_a_source_that_cannot_be_read_again(self, downloads: Downloads, content: bytes, code: str) -> None:
+        """That is no file whose digest nobody knows: something is wrong, and nobody would hear of it."""
+        downloads.service.looks = [Fault(status=500, body=json.dumps({"code": code, "detail": "so it is"}).encode())]
+        with pytest.raises(StreamerError):
+            await downloads()
+        assert not downloads.target.exists()
+        assert downloads.journal["spans"] == [[0, len(content)]]
+        assert (await downloads()).verified
 
     async def test_a_source_that_changes_after_the_last_byte(self, downloads: Downloads, content: bytes) -> None:
         downloads.service.looks = [Fault(status=412)]
@@ -141,7 +151,7 @@ class TestWhole:
 
     async def test_an_empty_archive(self, tmp_path: Path, quick: Limits) -> None:
         async with faulty(b"") as service, connect(service.url, quick) as node:
-            assert await download(node, REQUEST, str(tmp_path / "a.tar")) == Report(0, verified=True)
+            assert await download(node, REQUEST, str(tmp_path / "a.tar")) == Report(0, verified=True, versioned=True)
         assert (tmp_path / "a.tar").read_bytes() == b""
 
     async def test_through_a_unix_socket(self, tmp_path: Path, content: bytes, quick: Limits) -> None:

@@ -31,7 +31,8 @@ def _problem(code: str, detail: str = "it is so") -> bytes:
         (500, b"[" * 60_000, errors.SourceFailed, "answered 500"),
         (599, b'{"detail": 5, "code": []}', errors.SourceFailed, "answered 599 (an unknown status)"),
         (301, b"", errors.InvalidRequest, "redirects to 'http://other/', and is not followed"),
-        (304, b"", errors.InvalidRequest, "redirects to"),
+        (304, b"", errors.InvalidRequest, "answered 304 (Not Modified)"),
+        (500, _problem("digest_mismatch"), errors.SourceFailed, "it is so"),
         (412, b"", Changed, ""),
         (416, b"", Changed, ""),
     ],
@@ -40,6 +41,10 @@ def test_refusal(status: int, body: bytes, kind: type[Exception], message: str) 
     error = refusal("http://node", status, CIMultiDict({"Location": "http://other/"}), body)
     assert type(error) is kind
     assert message in str(error)
+
+
+def test_nothing_has_changed_where_nobody_asked_for_a_version() -> None:
+    assert isinstance(refusal("http://node", 416, CIMultiDict(), b"", conditional=False), errors.InvalidRequest)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ def test_every_refusal_of_the_service_has_an_exit_code(code: str) -> None:
         return
     raised = error.error if isinstance(error, Transient) else error
     assert isinstance(raised, errors.StreamerError)
-    if code in CODES and code != "consumer_gone":
+    if code in CODES and code not in ("consumer_gone", "digest_mismatch"):
         assert raised.code == code
     assert CODES[raised.code] not in (141, 0)
 

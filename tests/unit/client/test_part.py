@@ -215,3 +215,38 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
         process.wait()
     with part(target):
         pass
+
+
+def test_what_could_not_be_made_durable_once_is_in_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels tell of an error of writing back once, and then say that all is well."""
+    target = tmp_path / "a.tar"
+    calls = []
+
+    def synced(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+
+    with part(str(target)) as file:
+        file.write(memoryview(b"lost"), 0)
+        monkeypatch.setattr(os, "fdatasync", synced)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                file.save(Journal("/r", '"e"', 4, ((0, 4),)))
+        with pytest.raises(OSError, match="Input/output error"):
+            file.publish()
+        assert file.journal() is None
+    assert not target.exists()
+
+
+@pytest.mark.root
+def test_what_replaces_a_file_that_all_may_write_to_is_not_that(tmp_path: Path) -> None:
+    target = tmp_path / "a.tar"
+    target.write_bytes(b"old")
+    target.chmod(0o666)
+    os.chown(target, 65534, 65534)
+    with part(str(target)) as file:
+        assert os.fstat(file.fd).st_mode & 0o022 == 0
+        file.write(memoryview(b"new"), 0)
+        file.publish()
+    assert target.stat().st_mode & 0o022 == 0

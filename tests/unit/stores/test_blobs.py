@@ -109,8 +109,19 @@ def test_nothing_before_a_span_is_read(tmp_path: Path) -> None:
         file.seek(end - 3)
         file.write(b"end")
     made = blobs.file_blob(bytes(path), Descriptor("any/type", DIFF_ID, end), WHAT)
-    assert b"".join(made.read(end - 4)) == b"\0end"
+    assert b"".join(made.read(end - 4, end - 1)) == b"\0en"
     assert b"".join(blobs.assemble(made, DIFF_ID, WHAT)(end - 2, end - 1)) == b"n"
+
+
+def test_parts_of_another_blob_do_not_all_end_well(tmp_path: Path) -> None:
+    path, descriptor = kept(tmp_path, b"a" * 3_000_000)
+    path.write_bytes(b"a" * 2_999_000 + b"b" * 1000)
+    made = blobs.file_blob(bytes(path), descriptor, WHAT)
+    assert b"".join(made.read(5, 2_000_000)) == b"a" * 1_999_995
+    given = []
+    with pytest.raises(SourceChanged, match="no longer has its digest"):
+        given.extend(made.read(2_000_000))
+    assert sum(map(len, given)) < 1_000_000, "the last block was given"
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])

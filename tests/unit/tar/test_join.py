@@ -83,10 +83,12 @@ def test_only_the_files_in_the_span_are_asked_for_and_only_their_bytes() -> None
         return iter([contents[found.number][start:stop]])
 
     size = 512 + 1024
+    # Who gets the last byte of a file has had all of it compared.
     for start, stop, expected in (
         (0, 512, []),
-        (size + 512 + 24, 3 * size + 512 + 1, [(b"f1", 24, 1024), (b"f2", 0, 1024), (b"f3", 0, 1)]),
-        (2 * size - 1, 2 * size, [(b"f1", 1023, 1024)]),
+        (size + 512 + 24, 3 * size + 512 + 1, [(b"f1", 0, 1024), (b"f2", 0, 1024), (b"f3", 0, 1)]),
+        (size + 512 + 24, 2 * size - 1, [(b"f1", 24, 1023)]),
+        (2 * size - 1, 2 * size, [(b"f1", 0, 1024)]),
         (2 * size, 2 * size + 512, []),
         (2 * size + 600, 2 * size + 600, []),
         (5 * size, None, []),
@@ -155,6 +157,19 @@ def test_the_part_of_a_content_has_its_size(blocks: list[bytes], words: str) -> 
     file, _ = recorded(member(b"f", b"hello world") + END)
     with pytest.raises(SourceChanged, match=words):
         list(join.assemble(file, lambda *_: iter(blocks), 512 + 3, 512 + 8))
+
+
+def test_parts_of_a_content_that_is_another_do_not_all_end_well() -> None:
+    file, _ = recorded(member(b"f", b"hello world") + END)
+
+    def part(start: int, stop: int) -> bytes:
+        file.seek(0)
+        found = join.assemble(file, lambda _, first, last: iter([b"HELLO world"[first:last]]), start, stop)
+        return b"".join(found)
+
+    assert part(512, 520) == b"HELLO wo"  # nobody could know yet
+    with pytest.raises(SourceChanged, match="another content"):
+        part(520, 523)
 
 
 def test_an_abandoned_assembly_closes_its_content() -> None:

@@ -52,7 +52,6 @@ CHOICES: list[tuple[dict[str, Any], str, dict[str, str], bool | int]] = [
     ({}, "?length=unknown", {}, False),
     ({"steady": False}, "", {}, False),
     ({"steady": False}, "?length=auto", {}, False),
-    ({"steady": False}, "?length=known", {}, True),
     ({"steady": False}, "?length=unknown", {}, False),
     ({"known": False}, "", {}, False),
     ({"known": False}, "?length=unknown", {}, False),
@@ -76,6 +75,26 @@ CHOICES: list[tuple[dict[str, Any], str, dict[str, str], bool | int]] = [
     ({}, "?length=known", ONLY_GZIP, 406),
     ({}, "", ONLY_GZIP | {"If_Match": '"v1"'}, 412),
 ]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_may_be_written_without_a_sign_has_a_length_and_no_version(method: str) -> None:
+    with planned_site(Planned(DATA, steady=False)) as site:
+        for headers in (
+            {},
+            {"Range": "bytes=5-9"},
+            {"Range": "bytes=5-9", "If_Range": '"v1"'},
+            {"If_None_Match": '"v1"'},
+        ):
+            answer = site.ask("?length=known", method, **headers)
+            assert answer.status == 200
+            assert answer.headers["content-length"] == str(len(DATA))
+            assert answer.headers["accept-ranges"] == "none"
+            assert answer.headers["cache-control"] == "no-store"
+            assert "etag" not in answer.headers
+            assert answer.body == (DATA if method == "GET" else b"")
+        assert site.ask("?length=known", method, If_Match='"v1"').status == 412
+        assert "repr-digest" not in site.ask("?length=known", "HEAD", Want_Repr_Digest="sha-256=1").headers
 
 
 @pytest.mark.parametrize(("plan", "query", "headers", "result"), CHOICES)
