@@ -12,36 +12,35 @@ from streamer.export.diff import plan_changes, plan_diff
 from streamer.export.image import Format, plan_images
 from streamer.export.layer import plan_layer
 from streamer.export.plan import ExportPlan
-from streamer.web import lengths, respond
+from streamer.web import lengths, permitted, respond
 from streamer.web.conditional import Asked
 from streamer.web.lengths import Length
 from streamer.web.parameters import options
-from streamer.web.site import SITE
 
 
 async def layer(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.layer(request.match_info["digest"], values.get("store"))
+    found = await permitted.catalog(request).layer(request.match_info["digest"], values.get("store"))
     return await _answer(request, plan_layer(found, options(values)), values)
 
 
 async def container(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
+    found = await permitted.catalog(request).container(request.match_info["container"], values.get("store"))
     return await _answer(request, plan_container(found, options(values)), values)
 
 
 async def diff(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
+    found = await permitted.catalog(request).container(request.match_info["container"], values.get("store"))
     return await _answer(request, plan_diff(found, options(values)), values)
 
 
 async def changes(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
+    found = await permitted.catalog(request).container(request.match_info["container"], values.get("store"))
     return await _answer(request, plan_changes(found), {})
 
 
 async def rootfs(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
     name = request.match_info["image"]
-    found = await request.app[SITE].catalog.image(name, values.get("store"))
+    found = await permitted.catalog(request).image(name, values.get("store"))
     return await _answer(request, plan_rootfs(found, name, options(values)), values)
 
 
@@ -54,7 +53,7 @@ async def images(request: web.Request, values: dict[str, Any]) -> web.StreamResp
 
 
 async def _images(request: web.Request, names: list[str], values: dict[str, Any]) -> web.StreamResponse:
-    catalog = request.app[SITE].catalog
+    catalog = permitted.catalog(request)
     format = values.get("format", Format.OCI)
     return await _answer(
         request, await plan_images(catalog, names, options(values), format, values.get("store")), values

@@ -28,6 +28,8 @@ _REFUSALS: dict[int, type[StreamerError]] = {
     errno.EPERM: NotPermitted,
 }
 _KEEPALIVE = 75.0
+_LINGERING = 1.0
+"""Seconds in which a client may go on with a body that nobody wants, so that it finds the answer and not a reset."""
 _CLEANUP = 10.0
 """Seconds for closing connections, also when the service itself is being cancelled."""
 _SHUTDOWN = 1.0
@@ -96,6 +98,7 @@ async def listening(
         logger=_log,
         access_log=None,  # type: ignore[arg-type]  # which is how aiohttp wants it turned off
         keepalive_timeout=_KEEPALIVE,
+        lingering_time=_LINGERING,
         auto_decompress=False,  # a bomb would be inflated for us; imports sniff and bound it themselves
     )
     server = Server()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from streamer.access.token import Token
+from streamer.access.watch import Watched
 from streamer.export.background import Background
 from streamer.export.exporter import Exporter
 from streamer.metrics import Metrics
@@ -37,6 +39,8 @@ class Site:
     max_import_bytes: int = 256 << 30
     hosts: tuple[str, ...] = ()
     """Names besides loopback that requests may be addressed to."""
+    keys: Watched[tuple[Token, ...]] | None = None
+    """Tokens that let callers in; None lets everyone in who can connect."""
 
 
 SITE = web.AppKey("site", Site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
@@ -34,8 +34,9 @@ async def served(
     upload_timeout: float = 60,
     limit: int = 64,
     max_import_bytes: int = 1 << 30,
+    **more: Any,
 ) -> AsyncIterator[Served]:
-    """Everything as `service.serve` puts it together, on a free port of loopback."""
+    """Everything as `service.serve` puts it together, on a free port of loopback. `more` is what else the site has."""
     async with exporter(limit=limit, release_limit=5) as exports, background() as work:
         site = Site(
             catalog=Catalog({store.name: store}),
@@ -45,6 +46,7 @@ async def served(
             stall_timeout=stall_timeout,
             upload_timeout=upload_timeout,
             max_import_bytes=max_import_bytes,
+            **more,
         )
         async with listening(application(site), ["127.0.0.1:0"], cancellation=cancellation) as server:
             port = int(server.addresses[0].rpartition(":")[2])
