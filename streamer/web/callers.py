@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
@@ -13,6 +11,7 @@ from aiohttp.typedefs import Middleware
 from streamer.access.scope import EVERYTHING, NOTHING, Kind, Scope
 from streamer.access.token import recognised
 from streamer.errors import Forbidden, StreamerError, Unauthenticated
+from streamer.web.peers import origin
 from streamer.web.problems import response
 from streamer.web.site import SITE
 
@@ -48,12 +47,18 @@ def authentication(unguarded: Collection[str]) -> Middleware:
     async def authenticated(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        shares = request.app[SITE].shares
         try:
-            request[CALLER] = _caller(request)
+            request[CALLER] = caller = _caller(request)
         except Unauthenticated:
+            stranger = Caller(peer(request), None, NOTHING)
             if request.path not in unguarded:
+                shares.request(stranger.client)
                 raise
-            request[CALLER] = Caller(peer(request), None, NOTHING)
+            request[CALLER] = stranger
+        else:
+            if request.path not in unguarded:  # nobody should think a busy service dead
+                shares.request(caller.client)
         return await handler(request)
 
     return authenticated
@@ -97,18 +102,5 @@ def _caller(request: web.Request) -> Caller:
 
 
 def peer(request: web.Request) -> str:
-    """Where a request comes from: an address, or the user at the other end of a unix socket."""
-    return origin(request.transport.get_extra_info("socket")) if request.transport is not None else "gone"
-
-
-def origin(connection: socket.socket | None) -> str:
-    """The same of a connection."""
-    try:
-        if connection is None:
-            return "gone"
-        if connection.family == socket.AF_UNIX:
-            _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            return f"user {user}"
-        return str(connection.getpeername()[0])
-    except OSError:
-        return "gone"
+    """Where a request comes from."""
+    return origin(None if request.transport is None else request.transport.get_extra_info("socket"))

@@ -21,11 +21,14 @@ from streamer.log import logger
 from streamer.oci import digest as digests
 from streamer.tar.compression import Compression
 from streamer.web import digesting
+from streamer.web.callers import CALLER
 from streamer.web.conditional import Asked, Verdict
 from streamer.web.digesting import Digesting
+from streamer.web.direct import DirectOutlet
 from streamer.web.outlet import Outlet
 from streamer.web.problems import HttpVersion, PreconditionFailed, RangeNotSatisfiable
-from streamer.web.site import SITE, Site
+from streamer.web.secured import SecuredOutlet
+from streamer.web.site import SITE
 
 log = logger("streamer.web")
 
@@ -79,7 +82,7 @@ async def whole(request: web.Request, plan: ExportPlan, asked: Asked, *, length:
         raise HttpVersion(
             "an archive of unknown length needs HTTP/1.1: HTTP/1.0 cannot tell a whole body from a cut one"
         )
-    async with _opened(request.app[SITE], plan) as source:
+    async with _opened(request, plan) as source:
         return await _sent(request, source, web.StreamResponse(headers=known), announced)
 
 
@@ -95,7 +98,7 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
 
     first = 0 if asked.range is None else asked.range.begins(plan.size)
     try:
-        async with _opened(request.app[SITE], plan, Choice(span, first)) as source:
+        async with _opened(request, plan, Choice(span, first)) as source:
             outline = source.outline
             assert outline is not None
             known = headers(plan, outline)
@@ -143,7 +146,7 @@ async def _sent(
     began = time.monotonic()
     outcome = "internal"
     sent = 0
-    opened = Outlet(request, answer, site.stall_timeout)
+    opened = _outlet(request, answer, site.stall_timeout)
     try:
         async with opened as outlet:
             async for chunk in source:
@@ -168,11 +171,18 @@ async def _sent(
     return answer
 
 
+def _outlet(request: web.Request, answer: web.StreamResponse, limit: float) -> Outlet:
+    secured = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
+    return SecuredOutlet(request, answer, limit) if secured else DirectOutlet(request, answer, limit)
+
+
 @asynccontextmanager
-async def _opened(site: Site, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
+async def _opened(request: web.Request, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
     """The stream; a failure before its first byte is counted here, later ones where the body is written."""
+    site = request.app[SITE]
     async with AsyncExitStack() as stack:
         try:
+            stack.enter_context(site.shares.export(request[CALLER].client))
             source = await stack.enter_async_context(site.exporter.open(plan, choice))
         except StreamerError as error:
             site.metrics.exports.labels(plan.kind.value, error.code).inc()

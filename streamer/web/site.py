@@ -13,6 +13,7 @@ from streamer.export.exporter import Exporter
 from streamer.metrics import Metrics
 from streamer.stores.base import WritableStore
 from streamer.stores.catalog import Catalog
+from streamer.web.limits import Connections, Shares
 
 
 class Health:
@@ -41,6 +42,8 @@ class Site:
     """Names besides loopback that requests may be addressed to."""
     keys: Watched[tuple[Token, ...]] | None = None
     """Tokens that let callers in; None lets everyone in who can connect."""
+    connections: Connections = field(default_factory=Connections)
+    shares: Shares = field(default_factory=Shares)
 
 
 SITE = web.AppKey("site", Site)
