@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import anyio
 import anyio.lowlevel
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
@@ -61,6 +62,7 @@ class Server:
         self._connection = connection
         self._tls = tls
         self._open: list[_Listener] = []
+        self._changing = anyio.Lock()
 
     async def start(self, listener: socket.socket) -> None:
         """Take connections of a socket that listens, and own it."""
@@ -75,18 +77,20 @@ class Server:
 
     async def renew(self, tls: ssl.SSLContext) -> None:
         """Let every connection from now on begin with this context; open ones go on as they began."""
-        self._tls = tls
-        old = [each for each in self._open if each.secured]
-        for each in old:
-            # Another descriptor of the same socket: whoever waits to be accepted loses nothing.
-            self._open.append(await self._listening(each.socket.dup(), secured=True))
-        await self._closed(old)
-        self._open = [each for each in self._open if each not in old]
+        async with self._changing:
+            self._tls = tls
+            old = [each for each in self._open if each.secured]
+            for each in old:
+                # Another descriptor of the same socket: whoever waits to be accepted loses nothing.
+                self._open.append(await self._listening(each.socket.dup(), secured=True))
+                self._open.remove(each)
+            await self._closed(old)
 
     async def close_listeners(self) -> None:
         """Take no new connection; open ones go on."""
-        closing, self._open = self._open, []
-        await self._closed(closing)
+        async with self._changing:
+            closing, self._open = self._open, []
+            await self._closed(closing)
 
     async def _listening(self, listener: socket.socket, secured: bool) -> _Listener:
         loop = asyncio.get_running_loop()
