@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
 from streamer import log as logs
 from streamer.errors import Draining, NotFound
@@ -92,14 +93,18 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
     `ready` is called with the addresses once they answer.
     """
     # Half of what a command of the command line would otherwise wait for.
-    from streamer import systemd
+    from streamer import systemd, tracing
     from streamer.entrance import entrance
+    from streamer.lag import sample
     from streamer.web.app import application
+    from streamer.web.operations import watched
     from streamer.web.server import listening
     from streamer.web.site import Health, Site
 
     logs.configure(settings.log_level, settings.log_format)
     _raise_file_limit()
+    if settings.otlp_endpoint:
+        tracing.configure(settings.otlp_endpoint)
     asked = _Asked()
     health = Health()
     door = entrance(settings)
@@ -123,7 +128,10 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 keys=door.keys,
                 connections=door.connections,
                 shares=door.shares,
+                access_log=settings.access_log,
             )
+            watched(site)
+            watching.start_soon(sample, site.metrics.lag.observe)
             async with listening(
                 application(site),
                 addresses,
@@ -153,6 +161,7 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 health.drain()
                 manager.stopping("waiting for open exports")
                 status = await _drain(opened, server, asked, settings)
+    await anyio.to_thread.run_sync(tracing.close)
     log.info("stopped", status=status)
     return status
 

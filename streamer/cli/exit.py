@@ -53,7 +53,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy, shutting down, or an engine or service that does not answer: try again later"),
+    (10, "busy, shutting down, or no answer from an engine or a service: try again"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

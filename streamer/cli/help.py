@@ -14,7 +14,7 @@ EXAMPLES = {
         "streamer export image busybox:latest | ssh host docker load",
         "streamer export rootfs busybox:latest --path etc | tar -t",
         "streamer export container web --from http://node:8080 --jobs 4 -o web.tar",
-        "streamer export rootfs web:1 --from https://node:8443 --ca ca.pem --token-file token -o web.tar",
+        "streamer export rootfs web --from https://node:8443 --token-file t -o web.tar",
     ),
     "import": (
         "streamer import busybox.tar",
@@ -30,10 +30,10 @@ EXAMPLES = {
     "serve": (
         "streamer serve",
         "streamer serve --listen unix:/run/streamer.sock",
-        "streamer serve --listen 0.0.0.0:8443 --tokens tokens.toml --tls-certificate node.pem --tls-key node.key",
+        "streamer serve --listen 0.0.0.0:8443 --tokens t.toml --tls-certificate n.pem",
     ),
     "token": (
-        "streamer token new backup --kinds layer,image,list --names 'team/*' >> tokens.toml",
+        "streamer token new ci --kinds image,list --names 'team/*' >> tokens.toml",
         "streamer token new prometheus --kinds metrics --expires 2027-12-31",
     ),
     "config": ("streamer config", "streamer config --json --config /etc/streamer/streamer.toml"),

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from streamer.web import parameters
 from streamer.web.callers import CALLER, authentication, expected
+from streamer.web.observed import observed, signed
 from streamer.web.openapi import document
 from streamer.web.origin import same_machine
 from streamer.web.problems import SERVER, problems
@@ -19,9 +20,10 @@ from streamer.web.site import SITE, Site
 def application(site: Site) -> web.Application:
     """The aiohttp application. It owns nothing: whoever made the site closes what is in it."""
     unguarded = {route.path for route in ROUTES if route.scope is None}
-    app = web.Application(middlewares=[problems, same_machine, authentication(unguarded)], client_max_size=0)
+    app = web.Application(middlewares=[observed, problems, same_machine, authentication(unguarded)], client_max_size=0)
     app[SITE] = site
     app.on_response_prepare.append(_named)
+    app.on_response_prepare.append(signed)
     for route in ROUTES:
         app.router.add_route(route.method, route.resource, _checked(route), expect_handler=expected)
         if route.method == hdrs.METH_GET:

@@ -10,7 +10,7 @@ from streamer.access.scope import Kind
 from streamer.errors import Draining
 from streamer.web.callers import CALLER
 from streamer.web.problems import Unready
-from streamer.web.site import SITE
+from streamer.web.site import SITE, Site
 
 _PATIENCE = 0.5
 """Seconds that a store has to answer: who asks whether we are ready often waits no more than one."""
@@ -45,5 +45,21 @@ async def readyz(request: web.Request, _values: dict[str, Any]) -> web.Response:
 async def metrics(request: web.Request, _values: dict[str, Any]) -> web.Response:
     site = request.app[SITE]
     site.metrics.open.set(site.exporter.statistics().open)
+    site.metrics.abandoned.set(site.exporter.statistics().abandoned)
+    site.metrics.connections.set(site.connections.open)
     site.metrics.leases.set(site.exporter.mounts.statistics().leases)
     return web.Response(body=site.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def watched(site: Site) -> None:
+    """Lets the metrics of a site hear of what others do and count."""
+    metrics, mounts = site.metrics, site.exporter.mounts
+    mounts.on_mounted = metrics.mounts.observe
+    site.catalog.on_answer = lambda store, seconds: metrics.stores.labels(store.name).observe(seconds)
+    metrics.count(
+        "streamer_connections_refused", "Connections there was no room for.", lambda: site.connections.refused
+    )
+    metrics.count(
+        "streamer_slow_headers", "Connections closed for headers that did not come.", lambda: site.connections.slow
+    )
+    metrics.count("streamer_mounts_failed", "Mounts that failed.", lambda: mounts.statistics().failed)

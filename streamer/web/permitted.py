@@ -47,7 +47,7 @@ class _Permitted(Catalog):
     def __init__(self, whole: Catalog, caller: Caller) -> None:
         scope = caller.scope
         super().__init__({each.name: each for each in whole.stores() if scope.store(each.name)})
-        self.on_silent = whole.on_silent
+        self.on_silent, self.on_answer = whole.on_silent, whole.on_answer
         self._caller = caller
         self._scope = scope
 

@@ -165,6 +165,7 @@ async def problems(
         failure = StreamerError("an error inside streamer; its log says more")
     if failure is not None:
         answer = response(failure, headers)
+        request.app[SITE].metrics.problems.labels(failure.code).inc()
     # Anything still unread of the request's body would be taken for the next request.
     if answer.status >= 400 and not request.content.is_eof() and request.can_read_body:
         answer.force_close()

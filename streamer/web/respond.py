@@ -20,11 +20,13 @@ from streamer.export.plan import Choice, ExportPlan, Outline, Span
 from streamer.log import logger
 from streamer.oci import digest as digests
 from streamer.tar.compression import Compression
+from streamer.tracing import span
 from streamer.web import digesting
 from streamer.web.callers import CALLER
 from streamer.web.conditional import Asked, Verdict
 from streamer.web.digesting import Digesting
 from streamer.web.direct import DirectOutlet
+from streamer.web.observed import RECORD
 from streamer.web.outlet import Outlet
 from streamer.web.problems import HttpVersion, PreconditionFailed, RangeNotSatisfiable
 from streamer.web.secured import SecuredOutlet
@@ -83,14 +85,15 @@ async def whole(request: web.Request, plan: ExportPlan, asked: Asked, *, length:
             "an archive of unknown length needs HTTP/1.1: HTTP/1.0 cannot tell a whole body from a cut one"
         )
     async with _opened(request, plan) as source:
-        return await _sent(request, source, web.StreamResponse(headers=known), announced)
+        with span("stream"):
+            return await _sent(request, source, web.StreamResponse(headers=known), announced)
 
 
 async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.StreamResponse:
     """The answer with an archive that is outlined first, or with a part of it, or with what is known of it."""
     digest = Digesting(plan) if _digest_wanted(request, plan, asked) else None
 
-    def span(outline: Outline) -> Span | None:
+    def wanted(outline: Outline) -> Span | None:
         verdict = asked.verdict(outline.size, outline.etag)
         if digest is not None and verdict.status == 200:
             digest.make(outline)
@@ -98,7 +101,7 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
 
     first = 0 if asked.range is None else asked.range.begins(plan.size)
     try:
-        async with _opened(request, plan, Choice(span, first)) as source:
+        async with _opened(request, plan, Choice(wanted, first)) as source:
             outline = source.outline
             assert outline is not None
             known = headers(plan, outline)
@@ -112,7 +115,8 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
                 known[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{outline.size}"
                 known[hdrs.CONTENT_LENGTH] = str(stop - start)
             answer = web.StreamResponse(status=verdict.status, headers=known)
-            return await _sent(request, source, answer, stop - start)
+            with span("stream"):
+                return await _sent(request, source, answer, stop - start)
     finally:
         if digest is not None:
             digest.leave()
@@ -168,6 +172,7 @@ async def _sent(
         site.metrics.exports.labels(plan.kind.value, outcome).inc()
         site.metrics.bytes.labels(plan.kind.value).inc(sent)
         site.metrics.seconds.labels(plan.kind.value).observe(time.monotonic() - began)
+        request[RECORD].bytes, request[RECORD].outcome = sent, outcome
     return answer
 
 
@@ -183,7 +188,10 @@ async def _opened(request: web.Request, plan: ExportPlan, choice: Choice | None 
     async with AsyncExitStack() as stack:
         try:
             stack.enter_context(site.shares.export(request[CALLER].client))
-            source = await stack.enter_async_context(site.exporter.open(plan, choice))
+            began = time.monotonic()
+            with span("first byte", kind=plan.kind.value, title=plan.title):
+                source = await stack.enter_async_context(site.exporter.open(plan, choice))
+            site.metrics.first_byte.labels(plan.kind.value).observe(time.monotonic() - began)
         except StreamerError as error:
             site.metrics.exports.labels(plan.kind.value, error.code).inc()
             raise

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 
-from streamer.errors import StreamerError
+from streamer.errors import InvalidRequest, StreamerError
 from streamer.web import sockets
 from streamer.web.addresses import OWNER_ONLY, Address, Protection, parsed, require_protection
 from streamer.web.connection import Connection
@@ -131,16 +131,21 @@ async def listening(
     connections: Connections | None = None,
 ) -> AsyncIterator[Server]:
     """Serve the application on every address (HOST:PORT or unix:PATH) while the block is open, and on sockets that
-    somebody else has bound already.
+    somebody else has bound already, and which it owns from now on.
 
     InvalidRequest for a malformed address, and for one that other machines can reach without the protection that this
     needs. `cancellation`: whether a handler is cancelled when its client leaves (aiohttp's own default is no).
     """
     if not HttpRequestParser.__module__.endswith("_http_parser"):
         raise StreamerError("aiohttp's C parser is missing; its Python parser is not fit for hostile input")
-    wanted = [parsed(address, protection) for address in addresses]
-    for each in inherited:
-        _check_inherited(each, protection)
+    try:
+        wanted = [parsed(address, protection) for address in addresses]
+        for each in inherited:
+            _check_inherited(each, protection)
+    except InvalidRequest:
+        for each in inherited:
+            each.close()
+        raise
     patience = patience or Patience()
     runner = web.AppRunner(app, handler_cancellation=cancellation, access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()

@@ -42,6 +42,7 @@ class Site:
     """Names besides loopback that requests may be addressed to."""
     keys: Watched[tuple[Token, ...]] | None = None
     """Tokens that let callers in; None lets everyone in who can connect."""
+    access_log: bool = True
     connections: Connections = field(default_factory=Connections)
     shares: Shares = field(default_factory=Shares)
 
