@@ -20,7 +20,7 @@ from streamer.stores.base import Store, WritableStore
 from streamer.stores.catalog import Catalog
 from streamer.web.addresses import Protection
 from streamer.web.app import application
-from streamer.web.limits import Patience
+from streamer.web.limits import Connections, Patience
 from streamer.web.server import Server, listening
 from streamer.web.site import Health, Site
 from streamer.web.tls import certificates as tls_of
@@ -39,6 +39,7 @@ class Served:
     background: Background
     health: Health
     server: Server
+    connections: Connections
 
 
 @asynccontextmanager
@@ -78,4 +79,4 @@ async def served(
             if tls:
                 port = SecurePort(port)
                 port.tls = certificates.client()
-            yield Served(port, exports, work, site.health, server)
+            yield Served(port, exports, work, site.health, server, site.connections)
