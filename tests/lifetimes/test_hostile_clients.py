@@ -72,14 +72,16 @@ async def besiege(running: Served, clients: contextlib.ExitStack) -> None:
         elif number < GONE + STALLED:
             opened.sendall(f"GET {TARGET}?length=unknown HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         else:
+            opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
             opened.setblocking(False)
             slow.append(opened)
         await anyio.sleep(0)
     with anyio.fail_after(20):
         while running.exporter.statistics().open < STALLED + GONE // 2 + 1:
             await anyio.sleep(0.01)
+        while running.connections.open + running.connections.slow < STALLED + SLOW + GONE + 1:
+            await anyio.sleep(0.01)
     networks.drop_from(VANISHING)
-    assert running.connections.open + running.connections.slow == STALLED + SLOW + GONE + 1
     began = time.monotonic()
     while running.connections.slow < SLOW:
         for each in slow:
