@@ -328,3 +328,48 @@ def test_a_token_taken_away_counts_at_once(tmp_path: Path) -> None:
         watched.refresh()
         client.request("/v1/stores", headers=keys.header("a"))
         assert client.answer().status == 401, "on a connection that was open before, too"
+
+
+SHAPES: dict[str, bytes] = {
+    "length and chunked": b"{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": b"{post}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    "two lengths": b"POST /v1/images HTTP/1.1\r\n{host}Content-Length: 0\r\nContent-Length: 5\r\n\r\n",
+    "xchunked": b"POST /v1/images HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "folded token": b"GET /v1/stores HTTP/1.1\r\n{host}Authorization:\r\n Bearer {all}\r\n\r\n",
+    "bare LF": b"GET /v1/stores HTTP/1.1\nHost: localhost\nAuthorization: Bearer {all}\n\n",
+    "token behind a bare LF": b"GET /v1/stores HTTP/1.1\r\n{host}X: a\nAuthorization: Bearer {all}\r\n\r\n",
+    "token behind a NUL": b"GET /v1/stores HTTP/1.1\r\n{host}X: a\0\r\nAuthorization: Bearer {all}\r\n\r\n",
+    "space before the colon": b"GET /v1/stores HTTP/1.1\r\n{host}Authorization : Bearer {all}\r\n\r\n",
+    "two hosts": b"GET /v1/stores HTTP/1.1\r\n{host}{host}Authorization: Bearer {all}\r\n\r\n",
+    "no host": b"GET /v1/stores HTTP/1.1\r\nAuthorization: Bearer {all}\r\n\r\n",
+    "absolute form": b"GET http://evil.example/v1/stores HTTP/1.1\r\n{host}Authorization: Bearer {all}\r\n\r\n",
+    "other host": b"GET /v1/stores HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {all}\r\n\r\n",
+    "foreign page": b"POST /v1/images HTTP/1.1\r\n{host}Origin: http://evil.example\r\nAuthorization: Bearer {all}\r\n"
+    b"Content-Length: 9\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_token_does_not_help_what_is_malformed_or_meant_for_others(site: Site, keys: Keys, name: str) -> None:
+    """And what is hidden behind it, with a good token, is never answered on a connection that is to be closed."""
+    secret = keys.secrets["all"].encode()
+    host = b"Host: localhost\r\n"
+    shape = (
+        SHAPES[name]
+        .replace(b"{post}", b"POST /v1/images HTTP/1.1\r\n{host}")
+        .replace(b"{host}", host)
+        .replace(b"{all}", secret)
+    )
+    if b"POST" in shape and b"Authorization" not in shape:
+        shape = shape.replace(host, host + b"Authorization: Bearer " + secret + b"\r\n")
+    hidden = b"GET /v1/stores HTTP/1.1\r\n" + host + b"Authorization: Bearer " + secret + b"\r\n\r\n"
+    with Client(site.port) as client:
+        client.send(shape + hidden)
+        answer = client.answer()
+        assert answer.status in (400, 403)
+        assert problem(answer)["code"] in ("malformed", "not_permitted")
+        if answer.headers.get("connection") == "close":
+            assert client.read(1) == b""
+        else:  # a request like others, refused for whom it is meant: the next one is one of its own
+            assert name in ("absolute form", "other host")
+            assert client.answer().status == 200
