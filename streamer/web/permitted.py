@@ -6,12 +6,13 @@ answer that differs would list it after all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from aiohttp import web
 
+from streamer.access.scope import Kind
 from streamer.errors import Forbidden, InvalidRequest, StreamerError
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
@@ -41,6 +42,38 @@ def require_import(caller: Caller, store: str, name: str | None) -> None:
         raise caller.lacks("names=*", "import under whatever names an archive gives: say which one with name=")
     if not caller.scope.named(_forms(references.attempt(name))):
         raise caller.lacks(f"names={name[:200]}", f"import under the name {name[:200]!r}")
+
+
+def may_know(caller: Caller, kind: Kind, refs: Sequence[str], store: str | None) -> bool:
+    """Whether the caller's scope reaches what an export job exports; of a job that names no store, only a scope of all
+    stores does."""
+    scope = caller.scope
+    if kind not in scope.kinds or (scope.stores is not None and (store is None or not scope.store(store))):
+        return False
+    return all(scope.named([ref, *_forms(references.attempt(ref))]) for ref in refs)
+
+
+async def require_source(request: web.Request, kind: Kind, refs: Sequence[str], store: str | None) -> None:
+    """Forbidden unless the caller may have exported later, when nobody is asked any more, what it names now.
+
+    So a limited scope needs a store that is named, and names in place of IDs: what an ID begins with may be another
+    thing by then. Otherwise raises what looking things up does.
+    """
+    caller = request[CALLER]
+    caller.require(kind)
+    if caller.scope.stores is not None and store is None:
+        raise caller.lacks("stores=*", "leave the store of a job open: name one that it may use")
+    found, named = catalog(request), [*refs]
+    for ref in refs:
+        if kind is Kind.LAYER:
+            await found.layer(ref, store)
+            named.remove(ref)  # its digest is what it is
+        elif kind in (Kind.IMAGE, Kind.ROOTFS):
+            await found.image(ref, store)
+        else:
+            await found.container(ref, store)
+    if not may_know(caller, kind, named, store):
+        raise caller.lacks(f"names={' '.join(named)[:200]}", "begin a job for this: name it by a name that it may read")
 
 
 class _Permitted(Catalog):

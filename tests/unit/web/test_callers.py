@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from support import images, sites
 from support.asking import problem
 from support.clients import Client
@@ -17,8 +20,14 @@ from support.keys import Keys, scope
 from support.sites import LIKE_TWO, ONE, PORT, TWO, Site
 
 from streamer.access.scope import EVERYTHING, Kind
+from streamer.errors import Forbidden
+from streamer.stores.catalog import Catalog
+from streamer.stores.local.store import LocalStore
+from streamer.web.callers import CALLER, Caller
 from streamer.web.openapi import document
+from streamer.web.permitted import may_know, require_source
 from streamer.web.routes import ROUTES
+from streamer.web.site import SITE
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -315,6 +324,62 @@ def test_imports(tmp_path: Path) -> None:
             assert answer.status == status, (name, query, answer)
             if missing:
                 assert problem(answer)["missing"] == missing
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind", "refs", "store", "allowed"),
+    [
+        ({}, "container", ["box"], None, True),
+        ({"kinds": ["layer"]}, "container", ["box"], None, False),
+        ({"stores": ["local"]}, "container", ["box"], "local", True),
+        ({"stores": ["local"]}, "container", ["box"], None, False),
+        ({"stores": ["docker"]}, "container", ["box"], "local", False),
+        ({"names": ["box"]}, "container", ["box"], None, True),
+        ({"names": ["box"]}, "container", ["many-0"], None, False),
+        ({"names": ["team/*"]}, "image", ["team/app/one:1", "team/app/one:2.0"], None, True),
+        ({"names": ["team/*"]}, "image", ["team/app/one:1", "two"], None, False),
+        ({"names": ["two"]}, "rootfs", ["two"], None, True),
+        ({"names": ["two"]}, "rootfs", ["two:latest"], None, True),
+    ],
+)
+def test_what_a_caller_may_know_of_jobs(
+    limits: dict[str, Any], kind: str, refs: list[str], store: str | None, allowed: bool
+) -> None:
+    assert may_know(Caller("token a", "a", scope(**limits)), Kind(kind), refs, store) == allowed
+
+
+async def test_what_a_job_may_be_begun_for(tmp_path: Path) -> None:
+    async with LocalStore.open(tmp_path / "state") as store:
+        await sites.filled(store)
+        app = web.Application()
+        app[SITE] = sites_catalog(store)
+
+        async def begun(limits: dict[str, Any], kind: str, *refs: str, store: str | None = None) -> bool:
+            request = make_mocked_request("POST", "/v1/exports", app=app)
+            request[CALLER] = Caller("token a", "a", scope(**limits))
+            try:
+                await require_source(request, Kind(kind), refs, store)
+            except Forbidden:
+                return False
+            return True
+
+        assert await begun({}, "image", "two", PORT.id)
+        assert await begun({"names": ["team/*"]}, "image", "team/app/one:1")
+        assert not await begun({"names": ["team/*"]}, "image", ONE.id), "by a name, not an ID"
+        assert not await begun({"names": ["team/*"]}, "image", "two")
+        assert await begun({"names": ["team/*"]}, "layer", ONE.diff_ids[1])
+        assert not await begun({"names": ["team/*"]}, "layer", HIDDEN_LAYER)
+        assert await begun({"names": ["box"]}, "diff", "box")
+        assert not await begun({"names": ["box"]}, "diff", "many-1")
+        assert not await begun({"kinds": ["image"]}, "diff", "box")
+        assert await begun({"stores": ["local"]}, "diff", "box", store="local")
+        assert not await begun({"stores": ["local"]}, "diff", "box")
+        assert not await begun({"stores": ["other"]}, "diff", "box", store="local")
+        assert not await begun({"names": ["*" + ONE.id[-3:]]}, "rootfs", ONE.id), "a pattern of names finds no ID"
+
+
+def sites_catalog(store: LocalStore) -> Any:
+    return SimpleNamespace(catalog=Catalog({"local": store}))
 
 
 def test_a_token_taken_away_counts_at_once(tmp_path: Path) -> None:
