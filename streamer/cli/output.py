@@ -204,7 +204,8 @@ async def _file(path: str, mode: int | None) -> AsyncIterator[Output]:
             stack.callback(remove)
             stack.enter_context(last_action(remove))
         if mode is not None:
-            os.fchmod(fd, mode)  # what replaces a private file is as private
+            # What replaces a private file is as private; never less so than a new one.
+            os.fchmod(fd, os.fstat(fd).st_mode & mode & 0o777)
         yield _NewFile(fd, path, partial(_publish, fd, directory, temporary, name))
 
 

@@ -55,6 +55,12 @@ class Outlet(abc.ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = False
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the connection was broken off because its client took too little. What is raised then may be
+        another's, a cancellation because the connection is lost."""
+        return self._stalled
+
     async def __aenter__(self) -> Self:
         self._timer = self._loop.call_later(self._limit, self._look)
         try:
@@ -87,6 +93,8 @@ class Outlet(abc.ABC):
         finally:
             self._went_on()
             self._transport.set_write_buffer_limits()
+        if self._stalled:  # a wait for the transport may end well although it was aborted
+            raise ConnectionResetError("the client is gone")
 
     @abc.abstractmethod
     async def _send(self, parts: Parts) -> None:
