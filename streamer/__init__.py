@@ -18,6 +18,9 @@ How a request becomes bytes (read along, top to bottom):
 Leaving the block ends the thread's work at its next chunk; its `with` blocks release leases and descriptors.
 A failure crosses the pipe as an exception: no stream ends cleanly that is not whole.
 
+Around it, in a service: `entrance` (who gets in: `access` has tokens and scopes, `web` TLS and limits), `systemd`, and
+what is told of it: `log`, `metrics`, `tracing`, `lag`.
+
 Imports go one way: cli, service -> web -> export -> drivers, stores -> mounts, changeset, tar -> oci -> errors.
 """
 

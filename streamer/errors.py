@@ -65,6 +65,24 @@ class NotPermitted(StreamerError):
     code = "not_permitted"
 
 
+class Unauthenticated(StreamerError):
+    """The service answers only to those who show a token, and none that it knows was shown."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(StreamerError):
+    """The token is known, but its scope does not reach as far; `details["missing"]` says what it lacks."""
+
+    code = "forbidden"
+
+
+class TooManyRequests(StreamerError):
+    """One client asks for more than its share; try again after `details["retry_after"]` seconds."""
+
+    code = "too_many_requests"
+
+
 class InvalidArchive(StreamerError):
     """What came in is not a well-formed, harmless archive; `details["member"]` names the entry where known."""
 

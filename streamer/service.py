@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
 from streamer import log as logs
 from streamer.errors import Draining, NotFound
@@ -23,7 +24,7 @@ from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.export.tasks import task_group
 from streamer.opening import opened_stores
-from streamer.settings import Settings
+from streamer.settings import Settings, environment
 from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
 
@@ -88,18 +89,30 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
     SIGTERM or SIGINT: readiness fails, nothing new is accepted, open exports and imports may go on for `drain_timeout`;
     then, or at a second signal, they are broken off (clients see an incomplete body) and everything is released. A
     third signal ends the process where it stands: mounts are gone with it, an import is swept at the next start.
+    SIGHUP: tokens and certificates are read again, as they are by themselves once their files change.
     `ready` is called with the addresses once they answer.
     """
     # Half of what a command of the command line would otherwise wait for.
+    from streamer import systemd, tracing
+    from streamer.entrance import entrance
+    from streamer.lag import sample
     from streamer.web.app import application
+    from streamer.web.operations import watched
     from streamer.web.server import listening
     from streamer.web.site import Health, Site
 
     logs.configure(settings.log_level, settings.log_format)
     _raise_file_limit()
+    if settings.otlp_endpoint:
+        tracing.configure(settings.otlp_endpoint)
     asked = _Asked()
     health = Health()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    door = entrance(settings)
+    manager = systemd.Notifier(environment())
+    inherited = systemd.inherited(environment())
+    # Whoever bound sockets for this process has said where it listens, unless somebody said more.
+    addresses = settings.listen if not inherited or "listen" in settings.model_fields_set else ()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with task_group() as watching, service(settings) as opened:
             watching.start_soon(asked.listen, signals)
             site = Site(
@@ -112,16 +125,43 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 upload_timeout=settings.upload_timeout,
                 max_import_bytes=settings.max_import_bytes,
                 hosts=settings.hosts,
+                keys=door.keys,
+                connections=door.connections,
+                shares=door.shares,
+                access_log=settings.access_log,
             )
-            async with listening(application(site), settings.listen) as server:
+            watched(site)
+            watching.start_soon(sample, site.metrics.lag.observe)
+            async with listening(
+                application(site),
+                addresses,
+                inherited=inherited,
+                protection=door.protection,
+                patience=door.patience,
+                connections=door.connections,
+            ) as server:
+                door.follow(watching, server.renew)
+                watching.start_soon(manager.watchdog)
                 log.info(
                     "serving", addresses=server.addresses, stores=[each.location for each in opened.catalog.stores()]
                 )
+                serving = f"serving at {', '.join(server.addresses)}"
+                manager.ready(serving)
                 if ready is not None:
                     ready(server.addresses)
+
+                async def reload() -> None:
+                    manager.reloading()
+                    await door.reload(server.renew)
+                    manager.ready(serving)
+
+                # Not in the task that hears signals: a file on a dead disk must not keep it from the next one.
+                asked.on_reload = lambda: watching.start_soon(reload)
                 await asked.to_drain.wait()
                 health.drain()
+                manager.stopping("waiting for open exports")
                 status = await _drain(opened, server, asked, settings)
+    await anyio.to_thread.run_sync(tracing.close)
     log.info("stopped", status=status)
     return status
 
@@ -132,11 +172,15 @@ class _Asked:
     def __init__(self) -> None:
         self.to_drain = anyio.Event()
         self.to_hurry = anyio.Event()
+        self.on_reload: Callable[[], object] | None = None
 
     async def listen(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             log.info("signal", signal=signal.Signals(number).name)
-            if not self.to_drain.is_set():
+            if number == signal.SIGHUP:
+                if self.on_reload is not None and not self.to_drain.is_set():
+                    self.on_reload()
+            elif not self.to_drain.is_set():
                 self.to_drain.set()
             elif not self.to_hurry.is_set():
                 self.to_hurry.set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from streamer.cli.complain import failed, say
 from streamer.cli.output import destination, replaceable
 from streamer.cli.progress import watching
+from streamer.client.credentials import credentials
 from streamer.client.download import download
 from streamer.client.node import connect
 from streamer.client.stream import stream
@@ -18,13 +19,24 @@ if TYPE_CHECKING:
 
 
 async def downloaded(
-    url: str, request: Request, output: str | None, suggestion: str, *, jobs: int | None, verify: bool
+    url: str,
+    request: Request,
+    output: str | None,
+    suggestion: str,
+    *,
+    jobs: int | None,
+    verify: bool,
+    token_file: str | None = None,
+    ca: str | None = None,
+    certificate: str | None = None,
 ) -> None:
-    """`request` from the service at `url` to where `-o` says; `suggestion` is a file name to propose."""
+    """`request` from the service at `url` to where `-o` says; `suggestion` is a file name to propose. The files are
+    those of `credentials`."""
     file = output if output not in (None, "-") and replaceable(output, suggestion) else None
     if file is None and jobs is not None and jobs > 1:
         raise InvalidRequest("--jobs needs a file (-o FILE): a pipe is written in order", parameter="jobs")
-    async with connect(url) as node:
+    shown = credentials(token_file, ca, certificate)
+    async with connect(url, credentials=shown) as node:
         with watching(file or suggestion) as watch:
             if file is not None:
                 try:

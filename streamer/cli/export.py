@@ -129,6 +129,34 @@ def export(
             rich_help_panel=_SERVICE,
         ),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Show the service the token in FILE (also STREAMER_TOKEN_FILE).",
+            show_default=False,
+            rich_help_panel=_SERVICE,
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca",
+            metavar="FILE",
+            help="Trust these authorities (PEM) instead of the system's.",
+            show_default=False,
+            rich_help_panel=_SERVICE,
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Show the service this certificate (PEM, with its key).",
+            show_default=False,
+            rich_help_panel=_SERVICE,
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -171,13 +199,21 @@ def export(
         raise InvalidRequest(f"--pause is for containers and their diffs: a {kind} never changes", parameter="pause")
     subtree = _path(path)
     if url is None:
-        for option, given in (("--jobs", jobs), ("--length", length), ("--no-verify", unverified)):
+        for option, given in (
+            ("--jobs", jobs),
+            ("--length", length),
+            ("--no-verify", unverified),
+            ("--token-file", token_file),
+            ("--ca", ca),
+            ("--certificate", certificate),
+        ):
             if given:
                 raise InvalidRequest(f"{option} is for downloads: it needs --from URL", parameter=option[2:])
     else:
         from streamer.cli.downloading import downloaded
         from streamer.client.request import archive
         from streamer.export.naming import basename
+        from streamer.settings import token_file as shown_token
 
         _refuse_own_stores(context, state, store)
 
@@ -196,7 +232,21 @@ def export(
             length=length or "auto",
         )
         suggestion = f"{basename(refs[0])}.tar"
-        alone(partial(downloaded, url, request, output, suggestion, jobs=jobs, verify=not unverified))
+        named = token_file or shown_token()
+        alone(
+            partial(
+                downloaded,
+                url,
+                request,
+                output,
+                suggestion,
+                jobs=jobs,
+                verify=not unverified,
+                token_file=str(named) if named is not None else None,
+                ca=str(ca) if ca is not None else None,
+                certificate=str(certificate) if certificate is not None else None,
+            )
+        )
         return
 
     async def command(service: Service) -> None:

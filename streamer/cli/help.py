@@ -14,6 +14,7 @@ EXAMPLES = {
         "streamer export image busybox:latest | ssh host docker load",
         "streamer export rootfs busybox:latest --path etc | tar -t",
         "streamer export container web --from http://node:8080 --jobs 4 -o web.tar",
+        "streamer export rootfs web --from https://node:8443 --token-file t -o web.tar",
     ),
     "import": (
         "streamer import busybox.tar",
@@ -26,7 +27,16 @@ EXAMPLES = {
     "commit": ('streamer commit web web:changed --message "New pages"',),
     "tag": ("streamer tag busybox:latest mine:1",),
     "rm": ("streamer rm web busybox:latest", "streamer rm --force web"),
-    "serve": ("streamer serve", "streamer serve --listen unix:/run/streamer.sock"),
+    "serve": (
+        "streamer serve",
+        "streamer serve --listen unix:/run/streamer.sock",
+        "streamer serve --listen 0.0.0.0:8443 --tokens t.toml --tls-certificate n.pem",
+    ),
+    "token": (
+        "streamer token new ci --kinds image,list --names 'team/*' >> tokens.toml",
+        "streamer token new prometheus --kinds metrics --expires 2027-12-31",
+    ),
+    "config": ("streamer config", "streamer config --json --config /etc/streamer/streamer.toml"),
     "doctor": ("streamer doctor", "streamer doctor --json"),
 }
 

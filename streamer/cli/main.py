@@ -16,12 +16,13 @@ import typer
 from typer.core import TyperGroup
 
 from streamer import __version__
-from streamer.cli import doctor, export, listing, serve, store
+from streamer.cli import config as configuration
+from streamer.cli import doctor, export, listing, serve, store, token
 from streamer.cli.complain import complain, say
 from streamer.cli.emit import emit, flush
 from streamer.cli.exit import OK, USAGE, ReaderLeft, epilog, status
 from streamer.cli.help import Command, examples, untyped
-from streamer.cli.options import State, Stores
+from streamer.cli.options import Config, State, Stores
 from streamer.cli.running import Given
 
 
@@ -111,6 +112,7 @@ def streamer(
     context: typer.Context,
     state: State = None,
     store: Stores = None,
+    config: Config = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
@@ -119,7 +121,7 @@ def streamer(
 
     Works on the stores themselves; no server needs to run.
     """
-    context.obj = Given(state, tuple(store or ()))
+    context.obj = Given(state, tuple(store or ()), config)
 
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
@@ -133,7 +135,12 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "tag": store.tag,
         "rm": store.rm,
     },
-    "Run and check": {"serve": serve.serve, "doctor": doctor.doctor},
+    "Run and check": {
+        "serve": serve.serve,
+        "token": token.token,
+        "config": configuration.config,
+        "doctor": doctor.doctor,
+    },
 }
 
 for _panel, _commands in _COMMANDS.items():

@@ -19,6 +19,18 @@ State: TypeAlias = Annotated[
     ),
 ]
 
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings in TOML (also STREAMER_CONFIG; otherwise /etc/streamer/streamer.toml, if it is there). The "
+        "environment wins over it, and flags over both; see `streamer config`.",
+        show_default=False,
+        rich_help_panel="Settings",
+    ),
+]
+
 Stores: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

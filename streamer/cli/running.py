@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import typer
 
@@ -46,12 +46,28 @@ class Given:
 
     state: Path | None = None
     stores: tuple[str, ...] = ()
+    config: Path | None = None
 
 
 def settings(context: typer.Context, state: Path | None, stores: Sequence[str] | None, **overrides: object) -> Settings:
     """The settings in force for a command, after a warning for each misspelt variable. InvalidRequest names what is
     wrong."""
-    from streamer.settings import load, misspelt
+    from streamer.settings import load
+
+    given = flags(context, state, stores, **overrides)
+    return load(file(context), **given)
+
+
+def file(context: typer.Context, config: Path | None = None) -> Path | None:
+    """The file of settings that was named: by `config`, or before the command's name."""
+    return config if config is not None else (context.find_object(Given) or Given()).config
+
+
+def flags(
+    context: typer.Context, state: Path | None, stores: Sequence[str] | None, **overrides: object
+) -> dict[str, Any]:
+    """Settings by flags; None for one that was not given. Warns as `settings` does."""
+    from streamer.settings import misspelt
 
     for name, meant in misspelt().items():
         say(f"warning: {name} is not a setting and is ignored: did you mean {meant}?")
@@ -61,7 +77,7 @@ def settings(context: typer.Context, state: Path | None, stores: Sequence[str] |
     if chosen is not None and not chosen.parts:
         raise InvalidRequest("--state is empty: name the directory of the embedded store", parameter="state")
     named = (*given.stores, *(stores or ()))
-    return load(state=chosen, stores=named or None, **overrides)
+    return {"state": chosen, "stores": named or None, **overrides}
 
 
 def work(

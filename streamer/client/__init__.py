@@ -9,6 +9,7 @@ node       a service: connections, answers and their bodies
 answer     what an answer's headers say, checked              failure   refusals, and what of them may pass
 download   into a file: resumed, verified                     transfer  one version of it, several ranges at once
 part       the unfinished file, its lock and its journal      division  what is missing, divided among jobs
+credentials  what is shown to it: a token, a certificate
 stream     in order into anything that can be written to      verify    SHA-256 of what came, and what the service tells
 patience   how long and how often it is tried again           watch     whoever looks on
 

@@ -16,11 +16,12 @@ from yarl import URL
 from streamer import __version__
 from streamer.client.address import Address, parse
 from streamer.client.answer import Headers, Offer
+from streamer.client.credentials import Credentials
 from streamer.client.division import Span
 from streamer.client.failure import LONGEST_PROBLEM, Changed, Transient, Unreachable, refusal
 from streamer.client.patience import Limits
 from streamer.client.request import Request
-from streamer.errors import SourceFailed, StreamerError
+from streamer.errors import InvalidRequest, SourceFailed, StreamerError
 
 _BUFFER = 1 << 20
 """Bytes that a connection reads ahead while a disk takes what came before."""
@@ -173,24 +174,33 @@ def _said(error: Exception, limit: float, connect: float) -> str:
 
 
 @asynccontextmanager
-async def connect(url: str, limits: Limits | None = None) -> AsyncIterator[Node]:
+async def connect(
+    url: str, limits: Limits | None = None, credentials: Credentials | None = None
+) -> AsyncIterator[Node]:
     """The service at `url` (http://HOST:PORT[/prefix], https://…, unix:PATH). Nothing is sent yet.
 
-    InvalidRequest if it is none of these. Leaving the block closes every connection.
+    InvalidRequest if it is none of these, or names a user besides the token of `credentials`. Leaving the block closes
+    every connection.
     """
     address = parse(url)
     limits = limits or Limits()
+    credentials = credentials or Credentials()
+    headers = {"User-Agent": f"streamer/{__version__}", "Accept-Encoding": "identity"}
+    if credentials.token is not None:
+        if address.login is not None:
+            raise InvalidRequest(f"{address.shown} cannot be shown a user and a token: give one", parameter="from")
+        headers["Authorization"] = f"Bearer {credentials.token}"
     connector: aiohttp.BaseConnector
     if address.path is not None:
         connector = aiohttp.UnixConnector(address.path, limit=0)
     else:
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=_kept_alive)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=_kept_alive, ssl=credentials.tls or True)
     # Limits on reading are anyio's: aiohttp's own would cancel the task behind the back of its scopes.
     session = aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=limits.connect, sock_read=None),
         auth=aiohttp.BasicAuth(*address.login, encoding="utf-8") if address.login else None,
-        headers={"User-Agent": f"streamer/{__version__}", "Accept-Encoding": "identity"},
+        headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         read_bufsize=_BUFFER,

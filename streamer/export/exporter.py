@@ -8,12 +8,13 @@ blocks, which releases leases and descriptors. No clean-up anywhere depends on a
 
 from __future__ import annotations
 
+import contextvars
 import errno
 import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -30,6 +31,7 @@ from streamer.export.verify import verified
 from streamer.log import logger
 from streamer.mounts.table import MountTable
 from streamer.tar.compression import Compression
+from streamer.tracing import span
 
 log = logger("streamer.export")
 
@@ -167,7 +169,11 @@ class Exporter:
         try:
             # A thread of its own, not one of a pool: a read that hangs for ever (dead NFS, stopped FUSE) then takes
             # nobody else's place, and a daemon thread cannot keep the process from exiting.
-            thread = threading.Thread(target=self._produce, args=(export,), name=f"export-{export.number}", daemon=True)
+            # In the context of whoever opened it, so that what it logs tells of which request.
+            context = contextvars.copy_context()
+            thread = threading.Thread(
+                target=context.run, args=(self._produce, export), name=f"export-{export.number}", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError as error:
@@ -242,14 +248,16 @@ def _chosen(export: _Export, choice: Choice, session: Session) -> None:
     plan = export.plan
     if plan.outline is None or plan.body is not Compression.NONE:
         raise Unsupported(f"the length of {plan.title} cannot be known before its archive is made")
-    with plan.outline(session, choice.first) as outline:
-        span = choice.span(outline)
-        export.outline, export.span = outline, span
-        if span is None:
+    with ExitStack() as stack:
+        with span("outline"):
+            outline = stack.enter_context(plan.outline(session, choice.first))
+        wanted = choice.span(outline)
+        export.outline, export.span = outline, wanted
+        if wanted is None:
             return
-        start, stop = span
-        digest = plan.digest if span == (0, outline.size) else None
-        with closing(verified(outline.part(span), plan.title, stop - start, digest)) as chunks:
+        start, stop = wanted
+        digest = plan.digest if wanted == (0, outline.size) else None
+        with closing(verified(outline.part(wanted), plan.title, stop - start, digest)) as chunks:
             for chunk in chunks:
                 export.pipe.send(chunk)
 

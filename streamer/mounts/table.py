@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -54,6 +55,8 @@ class MountTable:
         self._entries: dict[Hashable, _Entry] = {}
         self._closed = False
         self._leased = self._mounted = self._failed = 0
+        self.on_mounted: Callable[[float], None] = _unheard
+        """Told of each mount how many seconds it took, in the thread that needed it."""
 
     def possible(self, mount: Mount) -> bool:
         """Whether a lease of `mount` needs no more than this process may do; layers are not looked at."""
@@ -122,6 +125,7 @@ class MountTable:
 
     def _mounted_now(self, entry: _Entry, layers: Sequence[int]) -> int:
         mount = entry.mount
+        began = time.monotonic()
         try:
             if not layers:
                 mounted = empty_directory()
@@ -135,6 +139,7 @@ class MountTable:
             raise
         with self._books:
             self._mounted += 1
+        self.on_mounted(time.monotonic() - began)
         return mounted
 
     def _leave(self, entry: _Entry) -> None:
@@ -146,6 +151,10 @@ class MountTable:
             descriptor, entry.descriptor = entry.descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _unheard(_: float) -> None:
+    pass
 
 
 class _Held(contextlib.ExitStack):

@@ -6,6 +6,7 @@ and a look-up fails for its sake only if no other store has what is asked for.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -30,6 +31,8 @@ class Catalog:
         self._stores = dict(stores)
         self.on_silent: Callable[[Store, StreamerError], None] = _logged
         """Told of each store that could not be asked while another one had the answer: it might have had one, too."""
+        self.on_answer: Callable[[Store, float], None] = _unheard
+        """Told how many seconds a store took, whatever it answered."""
 
     def __repr__(self) -> str:
         return f"<Catalog {', '.join(self._stores) or 'empty'}>"
@@ -111,7 +114,7 @@ class Catalog:
 
         return {
             each.name: answer
-            for each, answer in await _answers(self.stores(), answers)
+            for each, answer in await _answers(self.stores(), answers, self.on_answer)
             if isinstance(answer, StreamerError)
         }
 
@@ -130,7 +133,7 @@ class Catalog:
         silent: list[tuple[Store, StreamerError]] = []
         unclear: list[Ambiguous] = []
         invalid: list[InvalidRequest] = []
-        for each, answer in await _answers(self.stores(store), look_up):
+        for each, answer in await _answers(self.stores(store), look_up, self.on_answer):
             if not isinstance(answer, StreamerError):
                 found[each.name] = answer
             elif isinstance(answer, Ambiguous):
@@ -155,7 +158,7 @@ class Catalog:
     async def _listed(self, store: str | None, look_up: Callable[[Store], Awaitable[Listing[T]]]) -> Listing[T]:
         items: list[T] = []
         damaged: list[Damaged] = []
-        for each, answer in await _answers(self.stores(store), look_up):
+        for each, answer in await _answers(self.stores(store), look_up, self.on_answer):
             if not isinstance(answer, StreamerError):
                 items += answer.items
                 damaged += answer.damaged
@@ -174,24 +177,32 @@ def _is_whole(text: str, identity: str) -> bool:
     return text == identity or not identity.startswith(text)
 
 
+def _unheard(_store: Store, _seconds: float) -> None:
+    pass
+
+
 def _logged(store: Store, error: StreamerError) -> None:
     log.warning("store not asked", store=store.name, code=error.code, error=str(error))
 
 
 async def _answers(
-    stores: Sequence[Store], look_up: Callable[[Store], Awaitable[T]]
+    stores: Sequence[Store],
+    look_up: Callable[[Store], Awaitable[T]],
+    told: Callable[[Store, float], None],
 ) -> list[tuple[Store, T | StreamerError]]:
     """What each store answers, in their order. All are asked at once: the slowest one is waited for, not their sum."""
     answers: dict[str, T | StreamerError] = {}
     unexpected: list[Exception] = []
 
     async def ask(each: Store) -> None:
+        began = time.monotonic()
         try:
             answers[each.name] = await look_up(each)
         except StreamerError as error:
             answers[each.name] = error
         except Exception as error:
             unexpected.append(error)
+        told(each, time.monotonic() - began)
 
     async with anyio.create_task_group() as tasks:
         for each in stores:

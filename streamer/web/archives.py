@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
@@ -12,58 +13,73 @@ from streamer.export.diff import plan_changes, plan_diff
 from streamer.export.image import Format, plan_images
 from streamer.export.layer import plan_layer
 from streamer.export.plan import ExportPlan
-from streamer.web import lengths, respond
+from streamer.tracing import span
+from streamer.web import lengths, permitted, respond
 from streamer.web.conditional import Asked
 from streamer.web.lengths import Length
 from streamer.web.parameters import options
-from streamer.web.site import SITE
+
+Decision: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[ExportPlan]]
+Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
-async def layer(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.layer(request.match_info["digest"], values.get("store"))
-    return await _answer(request, plan_layer(found, options(values)), values)
+def answered(decide: Decision) -> Handler:
+    """The handler that answers with the export which `decide` plans."""
+
+    @functools.wraps(decide)
+    async def handler(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+        with span("plan"):
+            plan = await decide(request, values)
+        asked = Asked.of(request)
+        plan, outlined = lengths.decided(request, plan, asked, values)
+        if outlined:
+            return await respond.outlined(request, plan, asked)
+        return await respond.whole(request, plan, asked, length=values.get("length") is not Length.UNKNOWN)
+
+    return handler
 
 
-async def container(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
-    return await _answer(request, plan_container(found, options(values)), values)
+@answered
+async def layer(request: web.Request, values: dict[str, Any]) -> ExportPlan:
+    found = await permitted.catalog(request).layer(request.match_info["digest"], values.get("store"))
+    return plan_layer(found, options(values))
 
 
-async def diff(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
-    return await _answer(request, plan_diff(found, options(values)), values)
+@answered
+async def container(request: web.Request, values: dict[str, Any]) -> ExportPlan:
+    found = await permitted.catalog(request).container(request.match_info["container"], values.get("store"))
+    return plan_container(found, options(values))
 
 
-async def changes(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    found = await request.app[SITE].catalog.container(request.match_info["container"], values.get("store"))
-    return await _answer(request, plan_changes(found), {})
+@answered
+async def diff(request: web.Request, values: dict[str, Any]) -> ExportPlan:
+    found = await permitted.catalog(request).container(request.match_info["container"], values.get("store"))
+    return plan_diff(found, options(values))
 
 
-async def rootfs(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+@answered
+async def changes(request: web.Request, values: dict[str, Any]) -> ExportPlan:
+    found = await permitted.catalog(request).container(request.match_info["container"], values.get("store"))
+    return plan_changes(found)
+
+
+@answered
+async def rootfs(request: web.Request, values: dict[str, Any]) -> ExportPlan:
     name = request.match_info["image"]
-    found = await request.app[SITE].catalog.image(name, values.get("store"))
-    return await _answer(request, plan_rootfs(found, name, options(values)), values)
+    found = await permitted.catalog(request).image(name, values.get("store"))
+    return plan_rootfs(found, name, options(values))
 
 
-async def image(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+@answered
+async def image(request: web.Request, values: dict[str, Any]) -> ExportPlan:
     return await _images(request, [request.match_info["image"]], values)
 
 
-async def images(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+@answered
+async def images(request: web.Request, values: dict[str, Any]) -> ExportPlan:
     return await _images(request, values["name"], values)
 
 
-async def _images(request: web.Request, names: list[str], values: dict[str, Any]) -> web.StreamResponse:
-    catalog = request.app[SITE].catalog
+async def _images(request: web.Request, names: list[str], values: dict[str, Any]) -> ExportPlan:
     format = values.get("format", Format.OCI)
-    return await _answer(
-        request, await plan_images(catalog, names, options(values), format, values.get("store")), values
-    )
-
-
-async def _answer(request: web.Request, plan: ExportPlan, values: Mapping[str, Any]) -> web.StreamResponse:
-    asked = Asked.of(request)
-    plan, outlined = lengths.decided(request, plan, asked, values)
-    if outlined:
-        return await respond.outlined(request, plan, asked)
-    return await respond.whole(request, plan, asked, length=values.get("length") is not Length.UNKNOWN)
+    return await plan_images(permitted.catalog(request), names, options(values), format, values.get("store"))

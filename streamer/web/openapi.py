@@ -106,10 +106,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "member": _STRING,
             "parameter": _STRING,
             "size": {"type": "integer", "description": "The archive's length, where a range lies behind it."},
+            "missing": {
+                "type": "string",
+                "description": "What the token's scope lacks: `kinds=…`, `stores=…`, `names=…`.",
+            },
+            "retry_after": {"type": "integer", "description": "Seconds after which to try again, as in Retry-After."},
         },
         "required": ["type", "title", "status", "code"],
     },
 }
+
+_TOKEN = "token"
+_SECURITY: list[dict[str, list[str]]] = [{_TOKEN: []}, {}]
+"""A token, or nothing where the service has none."""
 
 _CONDITIONS: dict[str, str] = {
     "If-Match": "412 unless the archive is this version (its strong `ETag`).",
@@ -143,6 +152,9 @@ def document() -> dict[str, Any]:
     )
     for name, schema in SCHEMAS.items():
         spec.components.schema(name, schema)
+    spec.components.security_scheme(
+        _TOKEN, {"type": "http", "scheme": "bearer", "description": "Where the service has tokens (RFC 6750)."}
+    )
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         operations = paths.setdefault(route.path, {})
@@ -150,8 +162,16 @@ def document() -> dict[str, Any]:
         if route.method == "GET":
             operations["head"] = _operation(route, "head")
     paths["/openapi.json"] = {
-        "get": {"summary": "This document.", "responses": {"200": _json({"type": "object"}, "This document.")}},
-        "head": {"summary": "Headers of: This document.", "responses": {"200": {"description": "This document."}}},
+        "get": {
+            "summary": "This document.",
+            "security": _SECURITY,
+            "responses": {"200": _json({"type": "object"}, "This document.")},
+        },
+        "head": {
+            "summary": "Headers of: This document.",
+            "security": _SECURITY,
+            "responses": {"200": {"description": "This document."}},
+        },
     }
     for path, operations in paths.items():
         spec.path(path=path, operations=operations)
@@ -187,6 +207,7 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
             **_success(route, method),
             "default": _problem("A problem.", method),
         },
+        "security": [{}] if route.scope is None else _SECURITY,
     }
     if method == "post":
         operation["requestBody"] = {

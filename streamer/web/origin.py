@@ -2,7 +2,8 @@
 
 A page can make a name of its own resolve to 127.0.0.1 (DNS rebinding) and then read answers as its own, or send a form
 here from anywhere. So over TCP the Host must be this machine's or one that was allowed, and a request that changes
-something must not come from a foreign page. A unix socket no browser reaches.
+something must not come from a foreign page. The very address that a connection reached is this machine's as well: what
+no name stands for, none can be rebound to. A unix socket no browser reaches.
 """
 
 from __future__ import annotations
@@ -26,10 +27,16 @@ async def same_machine(
     """NotPermitted for a Host, or for a changing request an Origin, that is neither loopback nor allowed."""
     transport = request.transport
     if transport is not None and isinstance(transport.get_extra_info("sockname"), tuple):
-        allowed = request.app[SITE].hosts
-        host = request.headers.get(hdrs.HOST)
-        if host and not _ours(f"//{host}", allowed):
-            raise NotPermitted(f"this service does not answer to {host[:200]!r}; allow that name with STREAMER_HOSTS")
+        allowed = (*request.app[SITE].hosts, str(transport.get_extra_info("sockname")[0]))
+        # A target in absolute form stands above the Host beside it (RFC 9112, 3.2.2).
+        host, target = request.headers.get(hdrs.HOST), request.raw_path
+        named = [f"//{host}"] if host else []
+        if not target.startswith("/") and request.method != hdrs.METH_CONNECT:
+            named.append(target)
+        for each in named:
+            if not _ours(each, allowed):
+                said = each.removeprefix("//")[:200]
+                raise NotPermitted(f"this service does not answer to {said!r}; allow that name with STREAMER_HOSTS")
         origin = request.headers.get(hdrs.ORIGIN)
         if origin and request.method not in _READING and not _ours(origin, allowed):
             raise NotPermitted(f"a page of {origin[:200]!r} may not change anything here")

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from streamer import __version__
-from streamer.errors import NotFound, StreamerError
+from streamer.errors import Forbidden, NotFound, StreamerError, Unauthenticated
 from streamer.log import logger
 from streamer.web.site import SITE
 
@@ -21,7 +21,9 @@ STATUS: dict[str, int] = {
     "invalid_archive": 400,
     "digest_mismatch": 400,
     "malformed": 400,
+    "unauthenticated": 401,
     "not_permitted": 403,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
@@ -32,6 +34,7 @@ STATUS: dict[str, int] = {
     "limit_exceeded": 413,
     "range_not_satisfiable": 416,
     "unsupported": 422,
+    "too_many_requests": 429,
     "internal": 500,
     "source_failed": 500,
     "source_changed": 500,
@@ -113,6 +116,11 @@ def response(error: StreamerError, headers: dict[str, str] | None = None) -> web
     )
     if isinstance(error, RangeNotSatisfiable):
         answer.headers["Content-Range"] = f"bytes */{error.details['size']}"
+    if isinstance(error, Unauthenticated):
+        invalid = ', error="invalid_token"' if error.details.get("given") else ""
+        answer.headers["WWW-Authenticate"] = f'Bearer realm="streamer"{invalid}'
+    elif isinstance(error, Forbidden):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="streamer", error="insufficient_scope"'
     retry_after = error.details.get("retry_after", 5 if status == 503 else None)
     if retry_after is not None:
         answer.headers["Retry-After"] = str(retry_after)
@@ -157,6 +165,7 @@ async def problems(
         failure = StreamerError("an error inside streamer; its log says more")
     if failure is not None:
         answer = response(failure, headers)
+        request.app[SITE].metrics.problems.labels(failure.code).inc()
     # Anything still unread of the request's body would be taken for the next request.
     if answer.status >= 400 and not request.content.is_eof() and request.can_read_body:
         answer.force_close()

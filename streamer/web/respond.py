@@ -20,12 +20,17 @@ from streamer.export.plan import Choice, ExportPlan, Outline, Span
 from streamer.log import logger
 from streamer.oci import digest as digests
 from streamer.tar.compression import Compression
+from streamer.tracing import span
 from streamer.web import digesting
+from streamer.web.callers import CALLER
 from streamer.web.conditional import Asked, Verdict
 from streamer.web.digesting import Digesting
+from streamer.web.direct import DirectOutlet
+from streamer.web.observed import RECORD
 from streamer.web.outlet import Outlet
 from streamer.web.problems import HttpVersion, PreconditionFailed, RangeNotSatisfiable
-from streamer.web.site import SITE, Site
+from streamer.web.secured import SecuredOutlet
+from streamer.web.site import SITE
 
 log = logger("streamer.web")
 
@@ -86,15 +91,16 @@ async def whole(request: web.Request, plan: ExportPlan, asked: Asked, *, length:
         )
     if asked.head:
         return web.Response(headers=known)
-    async with _opened(request.app[SITE], plan) as source:
-        return await _sent(request, source, web.StreamResponse(headers=known), announced)
+    async with _opened(request, plan) as source:
+        with span("stream"):
+            return await _sent(request, source, web.StreamResponse(headers=known), announced)
 
 
 async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.StreamResponse:
     """The answer with an archive that is outlined first, or with a part of it, or with what is known of it."""
     digest = Digesting(plan) if _digest_wanted(request, plan, asked) else None
 
-    def span(outline: Outline) -> Span | None:
+    def wanted(outline: Outline) -> Span | None:
         verdict = asked.verdict(outline.size, _etag(plan, outline))
         if digest is not None and verdict.status == 200:
             digest.make(outline)
@@ -102,7 +108,7 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
 
     first = 0 if asked.range is None else asked.range.begins(plan.size)
     try:
-        async with _opened(request.app[SITE], plan, Choice(span, first)) as source:
+        async with _opened(request, plan, Choice(wanted, first)) as source:
             outline = source.outline
             assert outline is not None
             known = headers(plan, outline)
@@ -116,7 +122,8 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
                 known[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{outline.size}"
                 known[hdrs.CONTENT_LENGTH] = str(stop - start)
             answer = web.StreamResponse(status=verdict.status, headers=known)
-            return await _sent(request, source, answer, stop - start)
+            with span("stream"):
+                return await _sent(request, source, answer, stop - start)
     finally:
         if digest is not None:
             digest.leave()
@@ -150,7 +157,7 @@ async def _sent(
     began = time.monotonic()
     outcome = "internal"
     sent = 0
-    opened = Outlet(request, answer, site.stall_timeout)
+    opened = _outlet(request, answer, site.stall_timeout)
     try:
         async with opened as outlet:
             async for chunk in source:
@@ -176,15 +183,26 @@ async def _sent(
         site.metrics.exports.labels(plan.kind.value, outcome).inc()
         site.metrics.bytes.labels(plan.kind.value).inc(sent)
         site.metrics.seconds.labels(plan.kind.value).observe(time.monotonic() - began)
+        request[RECORD].bytes, request[RECORD].outcome = sent, outcome
     return answer
 
 
+def _outlet(request: web.Request, answer: web.StreamResponse, limit: float) -> Outlet:
+    secured = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
+    return SecuredOutlet(request, answer, limit) if secured else DirectOutlet(request, answer, limit)
+
+
 @asynccontextmanager
-async def _opened(site: Site, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
+async def _opened(request: web.Request, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
     """The stream; a failure before its first byte is counted here, later ones where the body is written."""
+    site = request.app[SITE]
     async with AsyncExitStack() as stack:
         try:
-            source = await stack.enter_async_context(site.exporter.open(plan, choice))
+            stack.enter_context(site.shares.export(request[CALLER].client))
+            began = time.monotonic()
+            with span("first byte", kind=plan.kind.value, title=plan.title):
+                source = await stack.enter_async_context(site.exporter.open(plan, choice))
+            site.metrics.first_byte.labels(plan.kind.value).observe(time.monotonic() - began)
         except StreamerError as error:
             site.metrics.exports.labels(plan.kind.value, error.code).inc()
             raise

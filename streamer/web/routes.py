@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from streamer.access.scope import Kind
 from streamer.web import archives, listing, operations, uploads
 from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, KIND, NAME, STORE, Parameter
 
@@ -26,6 +27,8 @@ class Route:
     """What a success is: an archive, or the name of a schema of `openapi`."""
     parameters: tuple[Parameter, ...] = ()
     method: str = "GET"
+    scope: Kind | None = field(kw_only=True)
+    """What a caller's token must allow; None for what anyone may ask, with no token at all."""
 
     @property
     def resource(self) -> str:
@@ -36,17 +39,26 @@ class Route:
 ARCHIVE_ANSWER = "Archive"
 
 ROUTES: tuple[Route, ...] = (
-    Route("/v1/stores", listing.stores, "The stores served here.", "Stores"),
-    Route("/v1/images", listing.images, "Every image.", "Images", (STORE,)),
-    Route("/v1/images", uploads.post, "Import an archive into the embedded store.", "Imported", (AS, KIND), "POST"),
-    Route("/v1/containers", listing.containers, "Every container.", "Containers", (STORE,)),
-    Route("/v1/layers", listing.layers, "Every layer.", "Layers", (STORE,)),
+    Route("/v1/stores", listing.stores, "The stores served here.", "Stores", scope=Kind.LIST),
+    Route("/v1/images", listing.images, "Every image.", "Images", (STORE,), scope=Kind.LIST),
+    Route(
+        "/v1/images",
+        uploads.post,
+        "Import an archive into the embedded store.",
+        "Imported",
+        (AS, KIND),
+        "POST",
+        scope=Kind.IMPORT,
+    ),
+    Route("/v1/containers", listing.containers, "Every container.", "Containers", (STORE,), scope=Kind.LIST),
+    Route("/v1/layers", listing.layers, "Every layer.", "Layers", (STORE,), scope=Kind.LIST),
     Route(
         "/v1/layers/{digest}/archive",
         archives.layer,
         "One layer, by diff ID or chain ID.",
         ARCHIVE_ANSWER,
         ARCHIVE,
+        scope=Kind.LAYER,
     ),
     Route(
         "/v1/containers/{container}/archive",
@@ -54,6 +66,7 @@ ROUTES: tuple[Route, ...] = (
         "A container's whole file system.",
         ARCHIVE_ANSWER,
         CONTAINER,
+        scope=Kind.CONTAINER,
     ),
     Route(
         "/v1/containers/{container}/diff",
@@ -61,9 +74,15 @@ ROUTES: tuple[Route, ...] = (
         "A container's changes as a layer.",
         ARCHIVE_ANSWER,
         CONTAINER,
+        scope=Kind.DIFF,
     ),
     Route(
-        "/v1/containers/{container}/changes", archives.changes, "A container's changes as a list.", "Changes", (STORE,)
+        "/v1/containers/{container}/changes",
+        archives.changes,
+        "A container's changes as a list.",
+        "Changes",
+        (STORE,),
+        scope=Kind.CHANGES,
     ),
     Route(
         "/v1/images/archive",
@@ -71,16 +90,18 @@ ROUTES: tuple[Route, ...] = (
         "Several saved images in one archive.",
         ARCHIVE_ANSWER,
         (NAME, *IMAGE),
+        scope=Kind.IMAGE,
     ),
-    Route("/v1/images/{image}/archive", archives.image, "A saved image.", ARCHIVE_ANSWER, IMAGE),
+    Route("/v1/images/{image}/archive", archives.image, "A saved image.", ARCHIVE_ANSWER, IMAGE, scope=Kind.IMAGE),
     Route(
         "/v1/images/{image}/rootfs",
         archives.rootfs,
         "An image's flattened file system.",
         ARCHIVE_ANSWER,
         ARCHIVE,
+        scope=Kind.ROOTFS,
     ),
-    Route("/healthz", operations.healthz, "The process lives.", "Status"),
-    Route("/readyz", operations.readyz, "Requests may be sent here.", "Readiness"),
-    Route("/metrics", operations.metrics, "Metrics in Prometheus' exposition format.", "Text"),
+    Route("/healthz", operations.healthz, "The process lives.", "Status", scope=None),
+    Route("/readyz", operations.readyz, "Requests may be sent here.", "Readiness", scope=None),
+    Route("/metrics", operations.metrics, "Metrics in Prometheus' exposition format.", "Text", scope=Kind.METRICS),
 )

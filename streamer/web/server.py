@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import logging
-import os
 import socket
-import stat
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
+import anyio
 import anyio.lowlevel
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 
-from streamer.errors import Conflict, InvalidRequest, NotFound, NotPermitted, StreamerError
+from streamer.errors import InvalidRequest, StreamerError
+from streamer.web import sockets
+from streamer.web.addresses import OWNER_ONLY, Address, Protection, parsed, require_protection
 from streamer.web.connection import Connection
+from streamer.web.limits import Connections, Patience
 
-_BACKLOG = 512
-_REFUSALS: dict[int, type[StreamerError]] = {
-    errno.ENOENT: NotFound,
-    errno.ENOTDIR: NotFound,
-    errno.EACCES: NotPermitted,
-    errno.EPERM: NotPermitted,
-}
-_KEEPALIVE = 75.0
+_LINGERING = 1.0
+"""Seconds in which a client may go on with a body that nobody wants, so that it finds the answer and not a reset."""
+_HANDSHAKE = 10.0
+_GOODBYE = 2.0
+"""Seconds for the two sides to end TLS."""
 _CLEANUP = 10.0
 """Seconds for closing connections, also when the service itself is being cancelled."""
 _SHUTDOWN = 1.0
@@ -46,45 +46,107 @@ _log = logging.getLogger("streamer.http")
 _log.addFilter(_Unexpected())
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    server: asyncio.Server
+    socket: socket.socket
+    secured: bool
+
+
 class Server:
     """A running server: where it listens, and how to stop taking connections while open ones go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Callable[[], Connection], tls: ssl.SSLContext | None) -> None:
         self.addresses: list[str] = []
         """As clients reach them: `http://127.0.0.1:8080`, `unix:/run/streamer.sock`."""
-        self._open: list[tuple[asyncio.Server, socket.socket]] = []
+        self._connection = connection
+        self._tls = tls
+        self._open: list[_Listener] = []
+        self._changing = anyio.Lock()
 
-    async def start(self, connection: Callable[[], Connection], listener: socket.socket, address: str) -> None:
-        opened = await asyncio.get_running_loop().create_server(connection, sock=listener, backlog=_BACKLOG)
-        self._open.append((opened, listener))
-        self.addresses.append(address)
+    async def start(self, listener: socket.socket) -> None:
+        """Take connections of a socket that listens, and own it."""
+        unix = listener.family == socket.AF_UNIX
+        secured = self._tls is not None and not unix
+        self._open.append(await self._listening(listener, secured))
+        name = listener.getsockname()
+        if unix:
+            self.addresses.append(f"unix:{name}")
+        else:
+            self.addresses.append(f"{'https' if secured else 'http'}://{Address(name[0], name[1])}")
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Let every connection from now on begin with this context; open ones go on as they began."""
+        async with self._changing:
+            self._tls = tls
+            old = [each for each in self._open if each.secured]
+            for each in old:
+                # Another descriptor of the same socket: whoever waits to be accepted loses nothing.
+                self._open.append(await self._listening(each.socket.dup(), secured=True))
+                self._open.remove(each)
+            await self._closed(old)
 
     async def close_listeners(self) -> None:
         """Take no new connection; open ones go on."""
+        async with self._changing:
+            closing, self._open = self._open, []
+            await self._closed(closing)
+
+    async def _listening(self, listener: socket.socket, secured: bool) -> _Listener:
         loop = asyncio.get_running_loop()
-        for _, listener in self._open:
-            loop.remove_reader(listener.fileno())
+        if secured:
+            server = await loop.create_server(
+                self._connection,
+                sock=listener,
+                backlog=sockets.BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE,
+                ssl_shutdown_timeout=_GOODBYE,
+            )
+        else:
+            server = await loop.create_server(self._connection, sock=listener, backlog=sockets.BACKLOG)
+        return _Listener(server, listener, secured)
+
+    async def _closed(self, closing: Sequence[_Listener]) -> None:
+        loop = asyncio.get_running_loop()
+        for each in closing:
+            loop.remove_reader(each.socket.fileno())
         # A connection accepted in this very moment belongs to nobody until its callbacks have run; a server closed
         # before that leaves its socket open (and, in Python 3.11, fails an assertion).
         for _ in range(4):
             await anyio.lowlevel.checkpoint()
-        while self._open:
-            opened, _ = self._open.pop()
-            opened.close()
+        for each in closing:
+            each.server.close()
 
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, addresses: Sequence[str], *, cancellation: bool = True
+    app: web.Application,
+    addresses: Sequence[str],
+    *,
+    inherited: Sequence[socket.socket] = (),
+    cancellation: bool = True,
+    protection: Protection = OWNER_ONLY,
+    patience: Patience | None = None,
+    connections: Connections | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve the application on every address (HOST:PORT or unix:PATH) while the block is open.
+    """Serve the application on every address (HOST:PORT or unix:PATH) while the block is open, and on sockets that
+    somebody else has bound already, and which it owns from now on.
 
-    InvalidRequest for a malformed address, and for one that other machines can reach: there is no authentication yet.
-    `cancellation`: whether a handler is cancelled when its client leaves (aiohttp's own default is no).
+    InvalidRequest for a malformed address, and for one that other machines can reach without the protection that this
+    needs. `cancellation`: whether a handler is cancelled when its client leaves (aiohttp's own default is no).
     """
     if not HttpRequestParser.__module__.endswith("_http_parser"):
         raise StreamerError("aiohttp's C parser is missing; its Python parser is not fit for hostile input")
-    parsed = [_parse(address) for address in addresses]
+    try:
+        wanted = [parsed(address, protection) for address in addresses]
+        for each in inherited:
+            _check_inherited(each, protection)
+    except InvalidRequest:
+        for each in inherited:
+            each.close()
+        raise
+    patience = patience or Patience()
     runner = web.AppRunner(app, handler_cancellation=cancellation, access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     handlers = runner.server
@@ -94,109 +156,35 @@ async def listening(
         handlers,
         loop=asyncio.get_running_loop(),
         logger=_log,
-        access_log=None,  # type: ignore[arg-type]  # which is how aiohttp wants it turned off
-        keepalive_timeout=_KEEPALIVE,
+        access_log=None,  # which is how aiohttp wants it turned off
+        keepalive_timeout=patience.idle,
+        lingering_time=_LINGERING,
         auto_decompress=False,  # a bomb would be inflated for us; imports sniff and bound it themselves
+        books=connections or Connections(),
+        patience=patience,
     )
-    server = Server()
-    sockets: dict[str, tuple[int, int]] = {}
+    server = Server(connection, None if protection.tls is None else protection.tls.value)
+    ours: dict[str, tuple[int, int]] = {}
     try:
-        for host, port, path in parsed:
-            try:
-                listener = _tcp(host, port) if path is None else _unix(path)
-            except OSError as error:
-                # asyncio and socket put the address into the words of some errors; the number says it plainly.
-                said = os.strerror(error.errno) if error.errno else str(error)
-                kind = _REFUSALS.get(error.errno or 0, Conflict)
-                raise kind(f"cannot listen on {path or f'{host}:{port}'}: {said}") from error
-            shown = f"[{host}]" if ":" in host else host
-            address = f"http://{shown}:{listener.getsockname()[1]}" if path is None else f"unix:{path}"
-            if path is not None:
-                sockets[path] = _identity(path)
-            await server.start(connection, listener, address)
+        for each in inherited:
+            await server.start(each)
+        for address in wanted:
+            listener = sockets.bound(address, protection)
+            if address.path is not None:
+                ours[address.path] = sockets.identity(address.path)
+            await server.start(listener)
         yield server
     finally:
         with anyio.move_on_after(_CLEANUP, shield=True):
             await server.close_listeners()
             await runner.cleanup()
-        for path, identity in sockets.items():
-            _remove_socket(path, identity)
+        for path, identity in ours.items():
+            sockets.remove(path, identity)
 
 
-def _parse(address: str) -> tuple[str, int, str | None]:
-    if address.startswith("unix:"):
-        path = address.removeprefix("unix:")
-        if not path:
-            raise InvalidRequest("cannot listen on unix: without a path", parameter="listen")
-        return "", 0, path
-    host, colon, number = address.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    if not colon or not number.isdecimal() or int(number) > 65535:
-        raise InvalidRequest(f"cannot listen on {address!r}: it is neither HOST:PORT nor unix:PATH", parameter="listen")
-    try:
-        loopback = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
-    except ValueError:
-        raise InvalidRequest(
-            f"cannot listen on {address!r}: give an IP address or localhost", parameter="listen"
-        ) from None
-    if not loopback:
-        raise InvalidRequest(
-            f"refusing to listen on {address}: other machines could read every file without authentication, which this "
-            "version does not have; listen on 127.0.0.1 or unix:PATH and put a proxy in front",
-            parameter="listen",
-        )
-    return host, int(number), None
-
-
-def _tcp(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-
-
-def _unix(path: str) -> socket.socket:
-    """A unix socket that only its owner can use; a stale one of a dead server is replaced."""
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        pass
-    else:
-        if not stat.S_ISSOCK(status.st_mode) or _answers(path):
-            raise Conflict(f"cannot listen on unix:{path}: it exists and is in use")
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # bind takes the mode from the descriptor: a chmod afterwards would leave a window.
-        os.fchmod(listener.fileno(), 0o600)
-        listener.bind(path)
-        listener.listen(_BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _answers(path: str) -> bool:
-    """Whether somebody has the socket open. Only a refusal says no: one of another type or with a full queue lives."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-        return True
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.lstat(path)
-    return status.st_dev, status.st_ino
-
-
-def _remove_socket(path: str, identity: tuple[int, int]) -> None:
-    """Unlinks our own socket, not that of a server which took its place."""
-    try:
-        if _identity(path) == identity:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
+def _check_inherited(listener: socket.socket, protection: Protection) -> None:
+    """Who may use a unix socket, whoever made it has decided; an address is judged as one of our own."""
+    if listener.family != socket.AF_UNIX:
+        host, port = listener.getsockname()[:2]
+        if not ipaddress.ip_address(host).is_loopback:
+            require_protection(str(Address(host, port)), protection)

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from streamer.access.token import Token
+from streamer.access.watch import Watched
 from streamer.export.background import Background
 from streamer.export.exporter import Exporter
 from streamer.metrics import Metrics
 from streamer.stores.base import WritableStore
 from streamer.stores.catalog import Catalog
+from streamer.web.limits import Connections, Shares
 
 
 class Health:
@@ -37,6 +40,11 @@ class Site:
     max_import_bytes: int = 256 << 30
     hosts: tuple[str, ...] = ()
     """Names besides loopback that requests may be addressed to."""
+    keys: Watched[tuple[Token, ...]] | None = None
+    """Tokens that let callers in; None lets everyone in who can connect."""
+    access_log: bool = True
+    connections: Connections = field(default_factory=Connections)
+    shares: Shares = field(default_factory=Shares)
 
 
 SITE = web.AppKey("site", Site)

@@ -13,6 +13,8 @@ from streamer.errors import Draining, InvalidArchive, Stalled, Unsupported
 from streamer.stores.base import ArchiveKind
 from streamer.stores.values import image_value
 from streamer.tar.reader import Limits
+from streamer.web import permitted
+from streamer.web.callers import CALLER
 from streamer.web.site import SITE
 
 _ENOUGH = 64 << 10
@@ -66,6 +68,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
     local = site.local
     if local is None:
         raise Unsupported("no embedded store is served here, so there is nowhere to import to")
+    permitted.require_import(request[CALLER], local.name, values.get("name"))
     source = Body(request, site.upload_timeout)
 
     async def work() -> Any:

@@ -62,6 +62,11 @@ def target(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def tls(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @asynccontextmanager
 async def nothing_left(store: DirectoryStore, **options: object) -> AsyncIterator[Served]:
     """Serve while the block is open; afterwards nothing may be left, first with the server still up, then without."""
@@ -224,8 +229,8 @@ async def test_many_clients_that_drop_at_once(store, cancellation, target):
             tasks.start_soon(asyncio.to_thread, download, running.port, partial(phase, target=target))
 
 
-async def test_a_stalled_client_is_ended_by_the_deadline(store, cancellation, target):
-    async with nothing_left(store, cancellation=cancellation, stall_timeout=0.4) as running:
+async def test_a_stalled_client_is_ended_by_the_deadline(store, tls, cancellation, target):
+    async with nothing_left(store, cancellation=cancellation, tls=tls, stall_timeout=0.4) as running:
 
         def stall(client: Client) -> None:
             after_headers(client, target)
@@ -237,8 +242,8 @@ async def test_a_stalled_client_is_ended_by_the_deadline(store, cancellation, ta
             await anyio.to_thread.run_sync(download, running.port, stall)
 
 
-async def test_a_dripping_client_is_ended_by_the_deadline(store, cancellation, target):
-    async with nothing_left(store, cancellation=cancellation, stall_timeout=0.5) as running:
+async def test_a_dripping_client_is_ended_by_the_deadline(store, tls, cancellation, target):
+    async with nothing_left(store, cancellation=cancellation, tls=tls, stall_timeout=0.5) as running:
         ended = threading.Event()
 
         def drip(client: Client) -> None:
@@ -256,8 +261,8 @@ async def test_a_dripping_client_is_ended_by_the_deadline(store, cancellation, t
             ended.set()
 
 
-async def test_a_slow_but_steady_client_is_not_ended(store, cancellation, target):
-    async with nothing_left(store, cancellation=cancellation, stall_timeout=0.5) as running:
+async def test_a_slow_but_steady_client_is_not_ended(store, tls, cancellation, target):
+    async with nothing_left(store, cancellation=cancellation, tls=tls, stall_timeout=0.5) as running:
 
         def steadily(client: Client) -> None:
             after_headers(client, target)
@@ -270,7 +275,7 @@ async def test_a_slow_but_steady_client_is_not_ended(store, cancellation, target
 
 @pytest.mark.parametrize("after", [0, 1, 2, 20])
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), SourceChanged("it shrank"), ZeroDivisionError()])
-async def test_a_source_that_fails(store, cancellation, target, breakable, after, error):
+async def test_a_source_that_fails(store, tls, cancellation, target, breakable, after, error):
     def fault(_session: Session, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for number, chunk in enumerate(chunks):
             if number == after:
@@ -279,7 +284,7 @@ async def test_a_source_that_fails(store, cancellation, target, breakable, after
             yield chunk
 
     breakable(fault)
-    async with nothing_left(store, cancellation=cancellation) as running:
+    async with nothing_left(store, cancellation=cancellation, tls=tls) as running:
 
         def fails(client: Client) -> None:
             client.request(target)
@@ -389,7 +394,7 @@ async def test_http_1_0_cannot_have_a_body_of_unknown_length(store, cancellation
         await asyncio.to_thread(download, running.port, old)
 
 
-async def test_a_client_that_never_takes_the_last_bytes(store, cancellation, breakable):
+async def test_a_client_that_never_takes_the_last_bytes(store, tls, cancellation, breakable):
     """What still lies in the server's own buffer when the body is written is watched over as well."""
 
     def short(_session: Session, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -398,7 +403,7 @@ async def test_a_client_that_never_takes_the_last_bytes(store, cancellation, bre
             yield bytes(16 << 10)
 
     breakable(short)
-    async with nothing_left(store, cancellation=cancellation, stall_timeout=0.4) as running:
+    async with nothing_left(store, cancellation=cancellation, tls=tls, stall_timeout=0.4) as running:
         clients = []
 
         def connect() -> None:

@@ -4,8 +4,11 @@ from a broken one by its framing alone."""
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
+
+from support.certificates import SecurePort
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Client:
         self.socket.settimeout(self.timeout)
         try:
             self.socket.connect(("127.0.0.1", self.port))
+            if isinstance(self.port, SecurePort):
+                self.socket = self.port.tls.wrap_socket(self.socket, server_hostname="localhost")
         except BaseException:
             self.socket.close()
             raise
@@ -136,7 +141,7 @@ class Client:
     def _more(self) -> bool:
         try:
             data = self.socket.recv(256 << 10)
-        except (ConnectionError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError, ssl.SSLError) as error:
             if isinstance(error, TimeoutError):
                 raise
             return False

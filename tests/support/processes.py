@@ -32,7 +32,8 @@ class Serving:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        self.log += [line.decode() for line in self.process.stderr]
+        for line in self.process.stderr:
+            self.log.append(line.decode())
 
     def __enter__(self) -> Serving:
         return self

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
+from support import certificates
+from support.certificates import SecurePort
+
+from streamer.access.watch import Watched
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.stores.base import Store, WritableStore
 from streamer.stores.catalog import Catalog
+from streamer.web.addresses import Protection
 from streamer.web.app import application
+from streamer.web.limits import Connections, Patience
 from streamer.web.server import Server, listening
 from streamer.web.site import Health, Site
+from streamer.web.tls import certificates as tls_of
+
+
+def secured() -> Watched[ssl.SSLContext]:
+    """The context of a server that `certificates.client()` trusts."""
+    with tempfile.TemporaryDirectory() as directory:
+        return tls_of(*certificates.write(Path(directory), certificates.leaf("localhost", "127.0.0.1")))
 
 
 @dataclass
@@ -23,6 +39,7 @@ class Served:
     background: Background
     health: Health
     server: Server
+    connections: Connections
 
 
 @asynccontextmanager
@@ -34,8 +51,11 @@ async def served(
     upload_timeout: float = 60,
     limit: int = 64,
     max_import_bytes: int = 1 << 30,
+    tls: bool = False,
+    patience: Patience | None = None,
+    **more: Any,
 ) -> AsyncIterator[Served]:
-    """Everything as `service.serve` puts it together, on a free port of loopback."""
+    """Everything as `service.serve` puts it together, on a free port of loopback. `more` is what else the site has."""
     async with exporter(limit=limit, release_limit=5) as exports, background() as work:
         site = Site(
             catalog=Catalog({store.name: store}),
@@ -45,7 +65,18 @@ async def served(
             stall_timeout=stall_timeout,
             upload_timeout=upload_timeout,
             max_import_bytes=max_import_bytes,
+            **more,
         )
-        async with listening(application(site), ["127.0.0.1:0"], cancellation=cancellation) as server:
+        async with listening(
+            application(site),
+            ["127.0.0.1:0"],
+            cancellation=cancellation,
+            protection=Protection(tls=secured() if tls else None),
+            patience=patience,
+            connections=site.connections,
+        ) as server:
             port = int(server.addresses[0].rpartition(":")[2])
-            yield Served(port, exports, work, site.health, server)
+            if tls:
+                port = SecurePort(port)
+                port.tls = certificates.client()
+            yield Served(port, exports, work, site.health, server, site.connections)

@@ -79,7 +79,11 @@ def test_what_is_malformed_is_refused_and_the_connection_closed(
 
 WELL_FORMED: dict[str, tuple[bytes, int]] = {
     "100 headers": (GET + b"".join(b"X-%d: a\r\n" % number for number in range(100)) + b"\r\n", 200),
-    "absolute target": (b"GET http://elsewhere/healthz HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+    "absolute target": (b"GET http://localhost/healthz HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+    "absolute target elsewhere": (b"GET http://elsewhere/healthz HTTP/1.1\r\n" + HOST + b"\r\n", 403),
+    "absolute target, odd scheme": (b"GET gopher://elsewhere/healthz HTTP/1.1\r\n" + HOST + b"\r\n", 403),
+    "absolute target, Host elsewhere": (b"GET http://localhost/healthz HTTP/1.1\r\nHost: elsewhere\r\n\r\n", 403),
+    "absolute target with a user": (b"GET http://localhost@elsewhere/healthz HTTP/1.1\r\n" + HOST + b"\r\n", 403),
     "CONNECT": (b"CONNECT elsewhere:80 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
     "upgrade to HTTP/2": (
         GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n\r\n",

@@ -59,3 +59,9 @@ async def test_a_foreign_page_cannot_upload(origin: str, refused: bool) -> None:
 def test_names_that_were_allowed() -> None:
     assert _ours("//node.internal:8080", ("node.internal",))
     assert not _ours("//node.internal.evil:8080", ("node.internal",))
+
+
+def test_the_address_that_was_reached_is_this_machines() -> None:
+    for host, reached, ours in (("10.0.0.5:8443", "10.0.0.5", True), ("10.0.0.6", "10.0.0.5", False)):
+        assert _ours(f"//{host}", (reached,)) == ours
+    assert _ours("//[fe80::1]:80", ("fe80::1",))

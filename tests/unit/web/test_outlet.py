@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.asking import ask, problem, received
+from support.certificates import SecurePort
 from support.clients import Client
 from support.planned import TARGET, Planned, PlannedSite, installed, planned_site
 from support.serving import served
@@ -22,9 +23,10 @@ DATA = random.Random(3).randbytes(6_000_000)
 TARGETS = [f"{TARGET}?length=known", f"{TARGET}?length=unknown"]
 
 
-@pytest.fixture
-def site() -> Iterator[PlannedSite]:
-    with planned_site(Planned(DATA)) as opened:
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def site(request: pytest.FixtureRequest) -> Iterator[PlannedSite]:
+    """Everything here holds for both ways out."""
+    with planned_site(Planned(DATA), tls=request.param) as opened:
         yield opened
         opened.idle()
 
@@ -118,18 +120,23 @@ def test_no_descriptor_left_to_send_with_is_a_problem(site: PlannedSite, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "dup", refused)
-        members = problem(ask(site.port, TARGET))
+        answer = ask(site.port, TARGET)
+    if isinstance(site.port, SecurePort):
+        assert answer.body == DATA, "this way needs none"
+        return
+    members = problem(answer)
     assert (members["status"], members["code"]) == (503, "busy")
     assert "Too many open files" in members["detail"]
     assert ask(site.port, TARGET).body == DATA
 
 
-async def test_a_fast_client_does_not_have_the_loop_for_itself() -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_a_fast_client_does_not_have_the_loop_for_itself(tls: bool) -> None:
     """Between two pieces everybody else has a turn, even if neither the export nor the client is ever waited for."""
     planned = Planned(DATA * 5, piece=len(DATA) * 5)  # one chunk of 30 MB, so that only its pieces can give way
     turns, least = 0, 0
     with installed(planned) as store:
-        async with served(store) as running:
+        async with served(store, tls=tls) as running:
 
             async def count() -> None:
                 nonlocal turns

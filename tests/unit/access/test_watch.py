@@ -1,0 +1,91 @@
+"""Files that change under a running service: a new state counts, a broken one does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+import structlog
+from support.keys import Keys
+
+from streamer.access import watch
+from streamer.access.scope import EVERYTHING
+from streamer.access.watch import follow
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    made = Keys(tmp_path / "tokens")
+    made.add("first", EVERYTHING)
+    return made
+
+
+def names(watched) -> list[str]:
+    return [token.name for token in watched.value]
+
+
+def test_a_change_counts_from_the_next_look(keys: Keys) -> None:
+    watched = keys.watched()
+    assert not watched.refresh()
+    keys.add("second", EVERYTHING)
+    assert names(watched) == ["first"]
+    assert watched.refresh()
+    assert names(watched) == ["first", "second"]
+    assert not watched.refresh()
+
+
+def test_a_file_that_takes_its_place(keys: Keys, tmp_path: Path) -> None:
+    """As editors and volumes of secrets do it: same size and time, another inode."""
+    watched = keys.watched()
+    status = keys.path.stat()
+    other = Keys(tmp_path / "other")
+    other.add("other", EVERYTHING)
+    os.utime(other.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.path.rename(keys.path)
+    assert watched.refresh()
+    assert names(watched) == ["other"]
+
+
+@pytest.mark.parametrize("broken", ["nonsense", "mode", "missing", "half"])
+def test_a_broken_file_keeps_the_tokens_and_is_logged_once(keys: Keys, broken: str) -> None:
+    watched = keys.watched()
+    text = keys.path.read_text()
+    if broken == "mode":
+        keys.add("second", EVERYTHING)
+        keys.path.chmod(0o644)
+    elif broken == "missing":
+        keys.path.unlink()
+    else:
+        keys.path.write_text("nonsense" if broken == "nonsense" else text[: len(text) // 2])
+    with structlog.testing.capture_logs() as logs:
+        assert not watched.refresh()
+        assert not watched.refresh()
+    assert names(watched) == ["first"]
+    assert [(each["log_level"], each["event"]) for each in logs] == [("error", "tokens not reloaded")]
+    assert str(keys.path) in logs[0]["error"]
+    keys.path.unlink(missing_ok=True)
+    keys.path.touch(0o600)
+    assert watched.refresh(), "and mended it counts"
+    assert names(watched) == []
+
+
+def test_forced(keys: Keys) -> None:
+    assert keys.watched().refresh(force=True)
+
+
+async def test_followed(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "PERIOD", 0.01)
+    watched, changed = keys.watched(), anyio.Event()
+
+    async def told() -> None:
+        changed.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow, watched, told)
+        keys.add("second", EVERYTHING)
+        with anyio.fail_after(10):
+            await changed.wait()
+        tasks.cancel_scope.cancel()
+    assert names(watched) == ["first", "second"]
