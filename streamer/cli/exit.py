@@ -32,6 +32,8 @@ CODES = MappingProxyType(
         "busy": 10,
         "engine_unreachable": 10,
         "unreachable": 10,
+        "storage_failed": 10,
+        "storage_unreachable": 10,
         "draining": 10,
         "stalled": 10,
         "consumer_gone": BROKEN_PIPE,
@@ -50,7 +52,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy, shutting down, or an engine or service that does not answer: try again later"),
+    (10, "busy, shutting down, or an engine, service or object storage that does not answer or fails: try again later"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

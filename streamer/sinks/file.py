@@ -1,0 +1,141 @@
+"""A file that appears when it is complete, also below directories that somebody else can write to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from streamer.changeset import descriptor
+from streamer.errors import InvalidRequest, NotFound, NotPermitted, StorageFailed, StorageFull, StreamerError
+from streamer.sinks import newfile
+from streamer.sinks.base import Begun, Exists, Layout, Record, Target, Upload
+
+_KINDS: dict[int, type[StreamerError]] = {
+    errno.ENOENT: NotFound,
+    errno.ENOTDIR: NotFound,
+    errno.ELOOP: NotPermitted,
+    errno.EXDEV: NotPermitted,
+    errno.EISDIR: InvalidRequest,
+    errno.ENAMETOOLONG: InvalidRequest,
+    errno.EACCES: NotPermitted,
+    errno.EPERM: NotPermitted,
+    errno.EROFS: NotPermitted,
+    errno.ENOSPC: StorageFull,
+    errno.EDQUOT: StorageFull,
+    errno.EFBIG: StorageFull,
+}
+
+
+class Files:
+    """Files by their absolute paths. With `below`, only those below one of these directories, and through no link."""
+
+    layout = Layout()
+    ordered = True
+
+    def __init__(self, below: Sequence[Path] | None = None) -> None:
+        self._below = below
+
+    def open(
+        self, target: Target, record: Record, *, step: int, concurrency: int, begun: Begun | None = None
+    ) -> AbstractAsyncContextManager[Upload]:
+        return self._opened(target, record)
+
+    @asynccontextmanager
+    async def _opened(self, target: Target, record: Record) -> AsyncIterator[Upload]:
+        name = os.path.basename(target.address.key)
+        with ExitStack() as stack:
+            try:
+                directory = await anyio.to_thread.run_sync(self._directory, target)
+                stack.callback(os.close, directory)
+                fd, temporary = newfile.unnamed(directory)
+                stack.callback(os.close, fd)
+            except OSError as error:
+                raise _failed(target, error) from error
+            if temporary is not None:
+                stack.callback(newfile.remove, directory, temporary)
+            yield _File(target, record, fd, partial(newfile.publish, fd, directory, temporary, name))
+
+    async def refuse_existing(self, target: Target) -> None:
+        try:
+            directory = await anyio.to_thread.run_sync(self._directory, target)
+        except OSError as error:
+            raise _failed(target, error) from error
+        try:
+            found = os.stat(os.path.basename(target.address.key), dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _failed(target, error) from error
+        finally:
+            os.close(directory)
+        if stat.S_ISDIR(found.st_mode):
+            raise InvalidRequest(
+                f"cannot write {target.address}: it is a directory; name the file", parameter="destination"
+            )
+        if not target.replace:
+            raise _exists(target)
+
+    async def found(self, target: Target) -> str | None:
+        """A file says nothing of its export."""
+        return None
+
+    async def sweep(self, target: Target, upload: str | None, since: float) -> None:
+        """What had no name is gone with its process."""
+
+    def _directory(self, target: Target) -> int:
+        """The open directory of a file. NotPermitted if it lies below none of those allowed; OSError."""
+        folder = os.path.dirname(target.address.key)
+        if self._below is None:
+            return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for root in self._below:
+            if os.path.commonpath([folder, root]) == str(root):
+                fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    relative = os.path.relpath(folder, root)
+                    return descriptor.open_below(
+                        fd, b"" if relative == "." else os.fsencode(relative), descriptor.DIRECTORY
+                    )
+                finally:
+                    os.close(fd)
+        raise NotPermitted(
+            f"cannot write {target.address}: files may be written only below the directories that the setting "
+            "export_directories names"
+        )
+
+
+class _File:
+    def __init__(self, target: Target, record: Record, fd: int, publish: partial[None]) -> None:
+        self._target, self._record, self._fd, self._publish = target, record, fd, publish
+
+    async def put(self, number: int, data: bytes, *, last: bool) -> None:
+        try:
+            await anyio.to_thread.run_sync(newfile.write_all, self._fd, data)
+        except OSError as error:
+            raise _failed(self._target, error) from error
+
+    async def complete(self, size: int, digest: str) -> str:
+        try:
+            await anyio.to_thread.run_sync(partial(self._publish, replace=self._target.replace))
+        except FileExistsError:
+            raise _exists(self._target) from None
+        except OSError as error:
+            raise _failed(self._target, error) from error
+        await self._record.ended()
+        return ""
+
+
+def _exists(target: Target) -> Exists:
+    return Exists(f"cannot write {target.address}: it exists already, and may not be replaced")
+
+
+def _failed(target: Target, error: OSError) -> StreamerError:
+    kind = _KINDS.get(error.errno or 0, StorageFailed)
+    return kind(f"cannot write {target.address}: {error.strerror or error}")
