@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,7 +24,9 @@ from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.export.tasks import task_group
 from streamer.opening import opened_stores
-from streamer.settings import Settings
+from streamer.settings import Settings, environment
+from streamer.sinks.delivery import Manner
+from streamer.sinks.storages import Access
 from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from streamer.web.server import Server
 
 log = logs.logger("streamer.service")
+
+_ENDPOINTS = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL")
+"""What obstore reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,22 @@ async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[S
             background() as work,
         ):
             yield Service(settings, Catalog(stores), embedded, exports, work)
+
+
+def access(settings: Settings, *, directories: Sequence[Path] | None) -> Access:
+    """How storages are reached. `directories`: below which files may be written, None for everywhere."""
+    variables = environment()
+    if settings.s3_addressing == "auto":
+        path_style = any(variables.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
+    else:
+        path_style = settings.s3_addressing == "path"
+    plain = any(variables.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    return Access(path_style=path_style, directories=directories, plain=plain)
+
+
+def manner(settings: Settings) -> Manner:
+    """How exports are sent."""
+    return Manner(settings.part_size << 20, settings.upload_concurrency)
 
 
 def _no_store(settings: Settings) -> str:

@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from streamer.cli.complain import failed
 from streamer.cli.running import last_action
-from streamer.errors import InvalidRequest, NotPermitted, StreamerError
+from streamer.errors import Conflict, InvalidRequest, NotPermitted, StreamerError
 from streamer.sinks import newfile
 
 STANDARD_OUTPUT = 1
@@ -34,14 +34,19 @@ class Output(Protocol):
         ...
 
 
-def destination(name: str | None, suggestion: str) -> AbstractAsyncContextManager[Output]:
-    """What `-o NAME` means; None is standard output. `suggestion` is the file name to propose instead of a terminal."""
+def destination(name: str | None, suggestion: str, *, replace: bool = True) -> AbstractAsyncContextManager[Output]:
+    """What `-o NAME` means; None is standard output. `suggestion` is the file name to propose instead of a terminal.
+
+    Conflict for a file that is there and may not be replaced: now, or when it would get its name.
+    """
     if name is None or name == "-":
         return _standard_output(suggestion)
     if not replaceable(name, suggestion):
         return _device(name, suggestion)
     found = _stat(name, follow=False)
-    return _file(name, found.st_mode & 0o777 if found is not None else None)
+    if found is not None and not replace:
+        raise _exists(name)
+    return _file(name, found.st_mode & 0o777 if found is not None else None, replace)
 
 
 def replaceable(name: str, suggestion: str) -> bool:
@@ -63,6 +68,10 @@ def replaceable(name: str, suggestion: str) -> bool:
     if os.path.basename(name) in ("", ".", ".."):
         raise InvalidRequest(f"{name} is not the name of a file", parameter="output")
     return True
+
+
+def _exists(name: str) -> Conflict:
+    return Conflict(f"cannot write {name}: it exists already (see --no-overwrite)")
 
 
 def refuse_terminal(fd: int, suggestion: str) -> None:
@@ -179,12 +188,14 @@ class _NewFile(_Blocking):
     async def commit(self) -> None:
         try:
             await anyio.to_thread.run_sync(self._publish)
+        except FileExistsError:
+            raise _exists(self._name) from None
         except OSError as error:
             raise failed("write", self._name, error, StreamerError) from error
 
 
 @asynccontextmanager
-async def _file(path: str, mode: int | None) -> AsyncIterator[Output]:
+async def _file(path: str, mode: int | None, replace: bool) -> AsyncIterator[Output]:
     folder, name = os.path.split(path)
     with ExitStack() as stack:
         try:
@@ -200,4 +211,4 @@ async def _file(path: str, mode: int | None) -> AsyncIterator[Output]:
             stack.enter_context(last_action(remove))
         if mode is not None:
             os.fchmod(fd, mode)  # what replaces a private file is as private
-        yield _NewFile(fd, path, partial(newfile.publish, fd, directory, temporary, name))
+        yield _NewFile(fd, path, partial(newfile.publish, fd, directory, temporary, name, replace=replace))

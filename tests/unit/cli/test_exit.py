@@ -6,6 +6,7 @@ import pytest
 
 from streamer import errors
 from streamer.cli import exit as exits
+from streamer.client import failure
 from streamer.errors import StreamerError
 
 
@@ -13,7 +14,7 @@ def _classes() -> list[type[StreamerError]]:
     found = [StreamerError]
     for kind in found:
         found += kind.__subclasses__()
-    return [kind for kind in found if kind.__module__ == errors.__name__]
+    return [kind for kind in found if kind.__module__ in (errors.__name__, failure.__name__)]
 
 
 def test_every_code_has_an_exit_code_and_no_other_has() -> None:
