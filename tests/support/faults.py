@@ -56,7 +56,10 @@ class Faulty:
         number = len(self.calls)
         self.calls.append(f"{request.method} {request.rel_url.raw_query_string}")
         fault = self.fault if self.at <= number < self.at + self.times else None
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionError:
+            return self._cut(request)
         if fault in _CODES:
             status, code = _CODES[fault]
             text = (
