@@ -116,6 +116,11 @@ class Exporter:
     def __repr__(self) -> str:
         return f"<Exporter {len(self._open)} of {self._limit} open, {self._abandoned} abandoned, {self.mounts!r}>"
 
+    @property
+    def read(self) -> int:
+        """Exports that somebody still reads; others that are open are on their way out."""
+        return sum(not export.pipe.closed for export in self._open)
+
     def statistics(self) -> Statistics:
         return Statistics(len(self._open), self._limit, self._abandoned)
 

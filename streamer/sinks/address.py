@@ -6,7 +6,7 @@ import enum
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from streamer.errors import InvalidRequest
 
@@ -34,6 +34,11 @@ class Address:
 
     def __str__(self) -> str:
         return self.key if self.scheme is Scheme.FILE else f"{self.scheme.value}://{self.bucket}/{self.key}"
+
+    @property
+    def uri(self) -> str:
+        """What `parse` makes this very address of, also for a file."""
+        return f"file://{quote(self.key)}" if self.scheme is Scheme.FILE else str(self)
 
 
 def is_object(text: str) -> bool:

@@ -117,11 +117,15 @@ class Storage(Protocol):
         """Conflict if there is an object that may not be replaced: before anything is read for it."""
         ...
 
-    async def found(self, target: Target) -> str | None:
-        """The ETag of this very export's object, None if it is not there."""
+    async def found(self, target: Target, size: int, digest: str) -> str | None:
+        """The ETag (empty where there is none) of this very export's object, which has that length and digest; None if
+        it is not there."""
         ...
 
-    async def sweep(self, target: Target, upload: str | None, since: float) -> None:
+    async def sweep(
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+    ) -> None:
         """Takes back what a dead process may have left of this export: the upload with that ID and, where the storage
-        can list them, others to the same address that began at `since` or later (seconds since the epoch)."""
+        can list them, those to the same address that began at `since` or later (seconds since the epoch), but not the
+        one with the ID `keep`."""
         ...

@@ -129,9 +129,9 @@ class _Delivery:
                 self._size = stream.outline.size
                 self._steps = self._cut(self._size)
                 source = Source(stream.outline.etag, self._steps.step)
+            self._watch.progress(0, self._size)
             begun = await self._watch.outlined(source)
             target = self._target(self._size)
-            self._watch.progress(0, self._size)
             async with self._storage.open(
                 target, self._record, step=self._steps.step, concurrency=self._manner.concurrency, begun=begun
             ) as upload:

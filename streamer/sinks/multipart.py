@@ -26,7 +26,7 @@ from streamer.sinks.patience import Transient
 log = logger("streamer.sinks")
 
 _MD5 = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
-_SKEW = 2.0
+SKEW = 2.0
 """Seconds by which the comparison of two clocks may be wrong."""
 _ABORTS = 5
 
@@ -229,7 +229,7 @@ class Multipart:
             found = await calls.uploads(self._calls, self._target.address)
         except (NotPermitted, NotFound):
             return set()
-        begin = since + self._calls.ahead - _SKEW
+        begin = since + self._calls.ahead - SKEW
         return {upload for upload, began in found if began >= begin}
 
     async def _taken_back(self, upload: str) -> None:

@@ -66,13 +66,20 @@ class Objects:
         if not target.replace and await _head(self._store, target) is not None:
             raise _exists(target)
 
-    async def found(self, target: Target) -> str | None:
+    async def found(self, target: Target, size: int, digest: str) -> str | None:
         there = await _head(self._store, target)
-        if there is None or not is_ours(target, {str(k): str(v) for k, v in there.attributes.items()}):
+        if (
+            there is None
+            or there.meta["size"] != size
+            or not is_ours(target, {str(k): str(v) for k, v in there.attributes.items()})
+        ):
             return None
         return str(there.meta["e_tag"] or "").strip('"')
 
-    async def sweep(self, target: Target, upload: str | None, since: float) -> None:
+    async def sweep(
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+    ) -> None:
+        """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule."""
         await _gone(self._store, _beside(target))
 
 

@@ -12,7 +12,7 @@ from streamer.log import logger
 from streamer.sinks import calls
 from streamer.sinks.base import Begun, Exists, Gone, Layout, Record, Target, Upload
 from streamer.sinks.calls import Calls
-from streamer.sinks.multipart import Multipart
+from streamer.sinks.multipart import SKEW, Multipart
 
 log = logger("streamer.sinks")
 
@@ -55,18 +55,24 @@ class S3:
             return  # who may only write is told 403 here; the upload's own condition decides
         raise Exists(f"cannot write {target.address}: it exists already, and may not be replaced")
 
-    async def found(self, target: Target) -> str | None:
+    async def found(self, target: Target, size: int, digest: str) -> str | None:
         there = await calls.found(self._calls, target)
-        return None if there is None else there.etag
+        return None if there is None or there.size != size else there.etag
 
-    async def sweep(self, target: Target, upload: str | None, since: float) -> None:
+    async def sweep(
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+    ) -> None:
         address = target.address
         left = {upload} if upload else set()
-        try:
-            left |= {each for each, began in await calls.uploads(self._calls, address) if began >= since}
-        except NotPermitted:
-            log.warning("uploads cannot be listed", destination=str(address))
-        for each in left:
+        if since is not None:
+            try:
+                found = await calls.uploads(self._calls, address)
+            except NotPermitted:
+                log.warning("uploads cannot be listed", destination=str(address))
+                found = []
+            begin = since + self._calls.ahead - SKEW
+            left |= {each for each, began in found if began >= begin}
+        for each in left - {keep}:
             try:
                 await self._calls.call("sweep", address, "abort_multipart_upload", Key=address.key, UploadId=each)
             except (Gone, NotFound):

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
-from streamer.web import archives, listing, operations, uploads
-from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, KIND, NAME, STORE, Parameter
+from streamer.web import archives, exports, listing, operations, uploads
+from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, JOBS, KIND, NAME, STORE, Parameter
 
 Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -26,6 +26,8 @@ class Route:
     """What a success is: an archive, or the name of a schema of `openapi`."""
     parameters: tuple[Parameter, ...] = ()
     method: str = "GET"
+    body: str = ""
+    """The schema of a JSON body; empty where the body is an archive, or there is none."""
 
     @property
     def resource(self) -> str:
@@ -34,6 +36,7 @@ class Route:
 
 
 ARCHIVE_ANSWER = "Archive"
+EVENTS_ANSWER = "Events"
 
 ROUTES: tuple[Route, ...] = (
     Route("/v1/stores", listing.stores, "The stores served here.", "Stores"),
@@ -80,6 +83,24 @@ ROUTES: tuple[Route, ...] = (
         ARCHIVE_ANSWER,
         ARCHIVE,
     ),
+    Route("/v1/exports", exports.listed, "Export jobs, the newest first.", "Jobs", JOBS),
+    Route(
+        "/v1/exports",
+        exports.post,
+        "Export into object storage or a file. A repeated Idempotency-Key gives the same job again.",
+        "Job",
+        method="POST",
+        body="Export",
+    ),
+    Route("/v1/exports/{id}", exports.one, "One export job.", "Job"),
+    Route(
+        "/v1/exports/{id}",
+        exports.delete,
+        "Cancel an export job; one that ended stays as it is.",
+        "Job",
+        method="DELETE",
+    ),
+    Route("/v1/exports/{id}/events", exports.events, "What becomes of an export job, as it happens.", EVENTS_ANSWER),
     Route("/healthz", operations.healthz, "The process lives.", "Status"),
     Route("/readyz", operations.readyz, "Requests may be sent here.", "Readiness"),
     Route("/metrics", operations.metrics, "Metrics in Prometheus' exposition format.", "Text"),
