@@ -8,9 +8,9 @@ from streamer.errors import LimitExceeded
 from streamer.sinks.base import Layout
 
 MiB = 1 << 20
-_STAGE = 1000
-"""Parts of an archive of unknown length after which they become twice as long: 10,000 parts of 16 MiB and more hold
-16 TiB so, and what is short is still sent in short parts."""
+_STAGE = 900
+"""Parts of an archive of unknown length after which they become twice as long: 10,000 parts of 5 MiB and more hold
+5 TiB so, the longest object that S3 takes, and what is short is still sent in short parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +19,16 @@ class Steps:
 
     step: int
     known: bool
-    largest: int
+    layout: Layout
 
     def length(self, number: int) -> int:
-        """Bytes of a part. LimitExceeded where it would be longer than the storage takes."""
-        size = self.step if self.known else self.step << (number - 1) // _STAGE
-        if size > self.largest:
-            raise LimitExceeded(f"the archive is too long for parts of at most {self.largest} bytes")
-        return size
+        """Bytes of a part. LimitExceeded where the storage does not take so many, or none so long."""
+        if number > self.layout.most or self.step > self.layout.largest:
+            raise LimitExceeded(
+                f"the archive is too long for the storage: it takes {self.layout.most} parts of at most "
+                f"{self.layout.largest} bytes"
+            )
+        return self.step if self.known else min(self.step << (number - 1) // _STAGE, self.layout.largest)
 
 
 def steps(wanted: int, size: int | None, layout: Layout) -> Steps:
@@ -36,4 +38,4 @@ def steps(wanted: int, size: int | None, layout: Layout) -> Steps:
         least = -(-size // layout.most)
         if least > step:
             step = -(-least // MiB) * MiB
-    return Steps(step, size is not None, layout.largest)
+    return Steps(step, size is not None, layout)
