@@ -146,6 +146,15 @@ def export(
             rich_help_panel=_STORAGE,
         ),
     ] = None,
+    digest_first: Annotated[
+        bool,
+        typer.Option(
+            "--digest-first",
+            help="Into object storage: read everything once more beforehand, so that the object's metadata has the "
+            "digest also where it is not known.",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = False,
     from_store: FromStore = None,
     state: State = None,
     store: Stores = None,
@@ -258,7 +267,7 @@ def export(
         plan = await planned(service.catalog, wanted)
         if is_object(output or ""):
             assert output is not None
-            _tell(await uploaded(service, plan, output, replace=not no_overwrite))
+            _tell(await uploaded(service, plan, output, replace=not no_overwrite, digest_first=digest_first))
         else:
             _tell(await _send(service, plan, output, replace=not no_overwrite))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace as replaced
 from typing import TYPE_CHECKING
 
 from streamer.cli.progress import watching
@@ -20,19 +21,20 @@ if TYPE_CHECKING:
     from streamer.service import Service
 
 
-async def uploaded(service: Service, plan: ExportPlan, name: str, *, replace: bool) -> Report:
+async def uploaded(service: Service, plan: ExportPlan, name: str, *, replace: bool, digest_first: bool) -> Report:
     """The export as the object that `name` is the URI of."""
+    how = replaced(manner(service.settings), digest_first=digest_first)
     address, token = parse(name), secrets.token_hex(16)
 
-    def made(size: int | None) -> Target:
-        return target(address, plan, token=token, engine=engine(service.catalog, plan), size=size, replace=replace)
+    def made(size: int | None, digest: str | None) -> Target:
+        return target(
+            address, plan, token=token, engine=engine(service.catalog, plan), size=size, digest=digest, replace=replace
+        )
 
     async with storages(access(service.settings, directories=None)) as places:
         storage = await places.of(address)
         with watching(plan.filename) as bar:
-            done = await deliver(
-                service.exporter, plan, storage, made, manner=manner(service.settings), watch=_Watch(bar)
-            )
+            done = await deliver(service.exporter, plan, storage, made, manner=how, watch=_Watch(bar))
     return done.report
 
 

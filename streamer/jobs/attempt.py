@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
@@ -70,7 +70,13 @@ class Attempt(Record, Watch):
         while True:
             try:
                 return await deliver(
-                    tools.exporter, plan, storage, self._target, manner=tools.manner, record=self, watch=self
+                    tools.exporter,
+                    plan,
+                    storage,
+                    self._target,
+                    manner=replace(tools.manner, digest_first=job.order.digest_first),
+                    record=self,
+                    watch=self,
                 )
             except Busy:
                 await anyio.sleep(_BUSY_PAUSE)
@@ -83,7 +89,7 @@ class Attempt(Record, Watch):
         (first, before), (last, now) = self._samples[0], self._samples[-1]
         return (now - before) / (last - first) if last > first else None
 
-    def _target(self, size: int | None) -> Target:
+    def _target(self, size: int | None, digest: str | None) -> Target:
         assert self._plan is not None
         order = self._job.order
         return target(
@@ -92,6 +98,7 @@ class Attempt(Record, Watch):
             token=self._job.id,
             engine=engine(self._tools.catalog, self._plan),
             size=size,
+            digest=digest,
             replace=order.overwrite,
         )
 

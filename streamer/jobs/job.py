@@ -35,6 +35,8 @@ class Order:
     wanted: Wanted
     destination: Address
     overwrite: bool = True
+    digest_first: bool = False
+    """As in `sinks.delivery.Manner`."""
 
     @property
     def place(self) -> str:
@@ -51,6 +53,7 @@ class Order:
             "format": wanted.format.value,
             "destination": self.destination.uri,
             "overwrite": self.overwrite,
+            "digest_first": self.digest_first,
             "compression": options.compression.value,
             "profile": options.profile.value,
             "include": list(options.include),
@@ -73,7 +76,7 @@ def order(members: Mapping[str, Any]) -> Order:
         pause=members["pause"],
     )
     wanted = Wanted(What(members["kind"]), tuple(members["refs"]), members["store"], options, Format(members["format"]))
-    return Order(wanted, parse(members["destination"]), members["overwrite"])
+    return Order(wanted, parse(members["destination"]), members["overwrite"], members["digest_first"])
 
 
 @dataclass(frozen=True, slots=True)

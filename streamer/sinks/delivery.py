@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -42,6 +43,9 @@ class Manner:
 
     part: int = PART
     concurrency: int = CONCURRENCY
+    digest_first: bool = False
+    """Whether an archive whose digest is not known is made once before it is sent, only to find it out: so that the
+    object can say it of itself. A source that gives other bytes the second time is then SourceChanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ class Delivered:
     report: Report
 
 
+Targeting: TypeAlias = Callable[[int | None, str | None], Target]
+
+
 class Watch:
     """Told how far a delivery is. This one does not care."""
 
@@ -77,13 +84,14 @@ async def deliver(
     exporter: Exporter,
     plan: ExportPlan,
     storage: Storage,
-    target: Callable[[int | None], Target],
+    target: Targeting,
     *,
     manner: Manner,
     record: Record | None = None,
     watch: Watch | None = None,
 ) -> Delivered:
-    """The export as an object; it is there, whole and right, if this returns. `target` is told the length, if known.
+    """The export as an object; it is there, whole and right, if this returns. `target` is told the length and the
+    digest, as far as they are known.
 
     Conflict if the object exists and may not be replaced; SourceChanged; whatever the export or the storage raise.
     """
@@ -96,7 +104,7 @@ class _Delivery:
         exporter: Exporter,
         plan: ExportPlan,
         storage: Storage,
-        target: Callable[[int | None], Target],
+        target: Targeting,
         manner: Manner,
         record: Record,
         watch: Watch,
@@ -106,13 +114,16 @@ class _Delivery:
         self._outline: Outline | None = None
         self._steps = steps(manner.part, plan.length, storage.layout)
         self._size = plan.length
+        self._promised = plan.body_digest
         self._turns = Turns()
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._stored = 0
 
     async def run(self) -> Delivered:
-        await self._storage.refuse_existing(self._target(self._plan.length))
+        await self._storage.refuse_existing(self._target(self._plan.length, self._promised))
+        if self._manner.digest_first and self._promised is None:
+            self._promised = await self._found_out()
         began = time.monotonic()
         outlined = self._plan.outline is not None and self._plan.body is Compression.NONE and self._plan.steady
 
@@ -131,7 +142,7 @@ class _Delivery:
                 source = Source(stream.outline.etag, self._steps.step)
             self._watch.progress(0, self._size)
             begun = await self._watch.outlined(source)
-            target = self._target(self._size)
+            target = self._target(self._size, self._promised)
             async with self._storage.open(
                 target, self._record, step=self._steps.step, concurrency=self._manner.concurrency, begun=begun
             ) as upload:
@@ -143,6 +154,14 @@ class _Delivery:
                 await self._record.completing(self._hashed, digest)
                 etag = await upload.complete(self._hashed, digest)
         return Delivered(self._hashed, digest, etag, stream.report)
+
+    async def _found_out(self) -> str:
+        """The digest, by making everything once for nothing else."""
+        found = hashlib.sha256()
+        async with self._open(None) as stream:
+            async for chunk in stream:
+                await anyio.to_thread.run_sync(found.update, chunk)
+        return f"sha256:{found.hexdigest()}"
 
     def _cut(self, size: int) -> Steps:
         return steps(self._manner.part, size, self._storage.layout)
@@ -230,7 +249,7 @@ class _Delivery:
             raise SourceChanged(
                 f"cannot export {self._plan.title}: it gave {self._hashed} bytes of the {self._size} announced"
             )
-        promised = self._plan.body_digest
+        promised = self._promised
         digest = f"sha256:{self._hash.hexdigest()}"
         if promised is not None and promised.startswith("sha256:") and promised != digest:
             raise SourceChanged(f"cannot export {self._plan.title}: its content no longer has the digest {promised}")

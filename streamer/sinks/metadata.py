@@ -17,13 +17,14 @@ _LONGEST = 1000
 """Bytes of one value: S3 takes 2 KB of metadata in all."""
 
 
-def target(address: Address, plan: ExportPlan, *, token: str, engine: str, size: int | None, replace: bool) -> Target:
+def target(
+    address: Address, plan: ExportPlan, *, token: str, engine: str, size: int | None, digest: str | None, replace: bool
+) -> Target:
     """The object that an export becomes. `engine` is the kind of the store it comes from (`docker`, `local` …).
 
-    The `size` and the digest of the body are members where they are known beforehand. A digest that only the end tells
-    is one for what is sent in a single request; for what is longer, nothing can be added afterwards without a risk: a
-    storage that does not know tags takes them for the object, and copying it onto itself may undo what somebody else
-    has written meanwhile.
+    The `size` and the `digest` of the body are members where they are known beforehand; the digest also for what is
+    sent in a single request. To what is longer nothing is added afterwards: a storage that does not know tags takes
+    them for the object, and copying it onto itself may undo what somebody else has written meanwhile.
     """
     members = {
         TOKEN: token,
@@ -32,7 +33,7 @@ def target(address: Address, plan: ExportPlan, *, token: str, engine: str, size:
         "engine": _ascii(engine),
         "tool": f"streamer/{__version__}",
         SIZE: None if size is None else str(size),
-        DIGEST: plan.body_digest,
+        DIGEST: digest,
     }
     return Target(
         address,

@@ -45,6 +45,11 @@ class ExportOptions(_Body):
     pause: bool = False
     format: Format = Format.OCI
     overwrite: bool = Field(default=True, description="Whether what is at the destination may be replaced.")
+    digest_first: bool = Field(
+        default=False,
+        description="Make the archive once before it is sent, to learn its digest: so that the object's metadata has "
+        "it also where it was not known.",
+    )
 
 
 class Export(_Body):
@@ -82,7 +87,12 @@ class Export(_Body):
             pause=chosen.pause,
         )
         refs = (source.ref,) if source.ref is not None else tuple(source.refs)
-        return Order(Wanted(source.kind, refs, source.store, options, chosen.format), address, chosen.overwrite)
+        return Order(
+            Wanted(source.kind, refs, source.store, options, chosen.format),
+            address,
+            chosen.overwrite,
+            chosen.digest_first,
+        )
 
 
 def schemas() -> dict[str, dict[str, Any]]:

@@ -52,7 +52,14 @@ class Sending:
         self.kept = kept
 
     async def send(
-        self, planned: Planned, key: str, *, replace: bool = True, record: Record | None = None, **options: Any
+        self,
+        planned: Planned,
+        key: str,
+        *,
+        replace: bool = True,
+        record: Record | None = None,
+        digest_first: bool = False,
+        **options: Any,
     ) -> Delivered:
         plan = planned.plan(None, Options(**options))
         address = self.kept.address(key)
@@ -62,8 +69,10 @@ class Sending:
                     exports,
                     plan,
                     await places.of(address),
-                    lambda size: target(address, plan, token="t-1", engine="memory", size=size, replace=replace),
-                    manner=Manner(PART, 3),
+                    lambda size, digest: target(
+                        address, plan, token="t-1", engine="memory", size=size, digest=digest, replace=replace
+                    ),
+                    manner=Manner(PART, 3, digest_first),
                     record=record,
                 )
             finally:
@@ -101,8 +110,12 @@ async def test_it_says_what_it_is(sending: Sending) -> None:
     if isinstance(sending.kept, FileKept):
         return  # a file says nothing of itself
     digest = "sha256:" + hashlib.sha256(DATA).hexdigest()
-    for size, planned in ((len(DATA), Planned(DATA, digest=digest)), (99, Planned(DATA[:99]))):
-        made = await sending.send(planned, "described.tar")
+    for size, planned, first in (
+        (len(DATA), Planned(DATA, digest=digest), False),
+        (99, Planned(DATA[:99]), False),
+        (len(DATA), Planned(DATA), True),
+    ):
+        made = await sending.send(planned, "described.tar", digest_first=first)
         said = await sending.kept.metadata("described.tar")
         assert said["content-type"] == "application/x-tar"
         expected = {
@@ -211,7 +224,9 @@ async def test_no_such_bucket(kept: Kept) -> None:
                     exports,
                     plan,
                     await places.of(address),
-                    lambda size, plan=plan: target(address, plan, token="t", engine="e", size=size, replace=True),
+                    lambda size, digest, plan=plan: target(
+                        address, plan, token="t", engine="e", size=size, digest=digest, replace=True
+                    ),
                     manner=Manner(PART, 2),
                 )
 

@@ -53,7 +53,9 @@ class Case:
                 self.exports,
                 plan,
                 self.storage,
-                lambda size: target(address, plan, token="t-1", engine="e", size=size, replace=overwrite),
+                lambda size, digest: target(
+                    address, plan, token="t-1", engine="e", size=size, digest=digest, replace=overwrite
+                ),
                 manner=Manner(PART, concurrency),
             )
         except StreamerError as error:
