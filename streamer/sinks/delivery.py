@@ -172,8 +172,8 @@ class _Delivery:
         async with AsyncExitStack() as stack:
             while True:
                 try:
-                    further = self._outline is not None
-                    opened = self._exporter.open(self._plan, choice, further=further)
+                    # A delivery that was begun may go on when nothing new is begun any more.
+                    opened = self._exporter.open(self._plan, choice, further=True)
                     stream = await stack.enter_async_context(opened)
                     break
                 except Busy:

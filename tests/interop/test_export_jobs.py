@@ -12,11 +12,13 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import storage
+from support.clients import Client
 from support.commandline import run
 from support.exporting import asked, ended, submitted
 from support.processes import Serving
@@ -200,6 +202,56 @@ def test_drained_in_time_it_ends(kept: S3Kept, expected: bytes, serving: Callabl
     assert server.ends(60) == 0
     assert kept_bytes(kept, "in-time.tar") == expected
     assert left(kept) == []
+
+
+@pytest.mark.slow
+def test_drained_with_downloads_everything_ends(kept: S3Kept, expected: bytes, serving: Callable[..., Serving]) -> None:
+    """20 downloads and 5 jobs are under way: nothing new is taken, all of them end, and the status says so."""
+    server = serving(STREAMER_DRAIN_TIMEOUT="60", STREAMER_MAX_JOBS="5")
+    keys = [f"with-downloads/{number}.tar" for number in range(5)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.port)) for _ in range(20)]
+        for client in clients:
+            client.request("/v1/images/big:1/archive")
+            assert client.head().status == 200
+        for key in keys:
+            submitted(server.port, f"s3://{kept.bucket}/{key}")
+        other = stack.enter_context(Client(server.port))
+        other.request("/healthz")
+        assert other.answer().status == 200
+        running(server.port, 5)
+        server.process.send_signal(signal.SIGTERM)
+        refused(other)
+        assert all(client.ends_cleanly() for client in clients)
+    assert server.ends(60) == 0
+    for key in keys:
+        assert kept_bytes(kept, key) == expected
+    assert left(kept) == []
+
+
+def running(port: int, count: int) -> None:
+    """Back once so many jobs run, or have ended."""
+    end = time.monotonic() + 30
+    while (
+        sum(job["state"] != "queued" for job in asked(port, "GET", "/v1/exports?destination=s3://exports/with")[1])
+        < count
+    ):
+        assert time.monotonic() < end
+
+
+def refused(client: Client) -> None:
+    """Back once the server refuses new downloads and jobs on a connection that was open before."""
+    end = time.monotonic() + 30
+    while True:
+        client.request("/v1/images/big:1/archive", "GET", "Range: bytes=0-0\r\n")
+        answer = client.answer()
+        if answer.status == 503:
+            break
+        assert time.monotonic() < end
+    body = b'{"source": {"kind": "image", "ref": "big:1"}, "destination": "s3://exports/late.tar"}'
+    client.request("/v1/exports", "POST", f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n")
+    client.send(body)
+    assert client.answer().status == 503
 
 
 @pytest.mark.slow
