@@ -36,7 +36,7 @@ bench: $(VENV)/.run ## side by side with the peers, as root; e.g. make bench ARG
 stubs: $(VENV)/.dev ## containerd's API in Python, from the .proto files beside it
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. streamer/stores/containerd/api/*.proto
 
-$(VENV)/.run: requirements/run.txt pyproject.toml hatch_build.py streamer/native/walk.c
+$(VENV)/.run: requirements/run.txt pyproject.toml hatch_build.py $(wildcard streamer/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("streamer needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing from requirements/run.txt ..."

@@ -13,7 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("streamer/native/walk.c")
 LIBRARY = Path("streamer/native/_walk.so")
-FLAGS = ("-std=gnu11", "-O2", "-shared", "-fPIC", "-fvisibility=default", "-Wall", "-Wextra")
+FLAGS = ("-std=gnu11", "-O2", "-shared", "-fPIC", "-pthread", "-fvisibility=default", "-Wall", "-Wextra")
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]

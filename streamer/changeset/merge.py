@@ -57,6 +57,55 @@ def _from(path: bytes, nodes: Generator[Node, None, None]) -> Generator[Node, No
         yield from nodes
 
 
+class Branches:
+    """What lies at a place that another walk of the same tree came by, and below it. `within` is the directory that all
+    paths begin in. To be closed: a directory is kept for the next place, which mostly is in the same."""
+
+    def __init__(self, stack: Stack, within: Directory, on_vanished: Vanished | None) -> None:
+        self._stack = stack
+        self._within = within
+        self._on_vanished = on_vanished
+        self._kept: tuple[bytes, Directory] = (b"", within)
+
+    def close(self) -> None:
+        self._keep(b"", self._within)
+
+    def nodes(self, path: bytes, layer: int) -> Generator[Node, None, None]:
+        """The nodes from the one at the path on, which the `layer`, counted from the topmost, was seen to have. As in
+        `walk`, what has gone since is told of, and what lower layers have under its name stays hidden."""
+        above, _, name = path.rpartition(b"/")
+        within = self.directory(above)
+        part = next((each for each in within if each.layer == layer), None)
+        if part is None:
+            if self._on_vanished is not None:
+                self._on_vanished(path)
+            return
+        yield from _Walk(self._stack, None, self._on_vanished).branch(within, part, name, above)
+
+    def directory(self, path: bytes) -> Directory:
+        """The merged directory at a path, links not followed; without parts if there is none."""
+        if path == self._kept[0]:
+            return self._kept[1]
+        here, inside = self._within, b""
+        for name in path.split(b"/") if path else ():
+            inside = inside + b"/" + name if inside else name
+            met = self._stack.find(here, name, inside)
+            part = None
+            if met is not None and stat.S_ISDIR(met.stat.st_mode):
+                part = self._stack.entered(met, inside)
+            before, here = here, () if part is None else self._stack.merged(here, part, inside)
+            if before is not self._within:
+                self._stack.release(before)
+        self._keep(path, here)
+        return here
+
+    def _keep(self, path: bytes, directory: Directory) -> None:
+        _, left = self._kept
+        self._kept = path, directory
+        if left is not self._within:
+            self._stack.release(left)
+
+
 def directory(stack: Stack, path: bytes, within: Directory | None = None) -> Directory:
     """The merged directory at `path` in `within` (the root by default), found as in a chroot there: links are followed
     inside, `..` stops at it.
@@ -132,6 +181,15 @@ class _Walk:
             self._levels.append(_Level(within, [], None, 0))
             if self._select is None or self._select.enters(b""):
                 self._list(b"")
+        yield from self._below()
+
+    def branch(self, within: Directory, part: Part, name: bytes, above: bytes) -> Generator[Node, None, None]:
+        """What the part of the directory at `above` has under the name, and all below it."""
+        self._prefix = above + b"/" if above else b""
+        self._levels.append(_Level(within, [name], {name: [part]}, 0))
+        yield from self._below()
+
+    def _below(self) -> Generator[Node, None, None]:
         while self._levels:
             level = self._levels[-1]
             if not level.names:

@@ -61,6 +61,16 @@ class Stack(Parts):
             parts.append(met.entered)
         return tuple(parts)
 
+    def simple(self, directory: Directory, path: bytes) -> bool:
+        """Whether the parts lie on one file system, and names in them mean what they say but for whiteouts that are
+        devices."""
+        if self.marks.fuse:
+            return False
+        for part in directory:
+            self.descriptor(part, path)
+        marks = (part.marks for part in directory)
+        return len({part.device for part in directory}) == 1 and not any(each and each.xwhiteouts for each in marks)
+
     def whole(self, directory: Directory, met: Met, path: bytes) -> Node:
         """A node with all that the merged tree has of a file: one whose data lies in a lower layer comes with it."""
         node = self.node(met, path)

@@ -15,14 +15,29 @@ from streamer.mounts.table import MountTable
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Where a walk begins, found on a mount: everything below `node` can be read through its directory alone.
+class Place:
+    """Something that a walk came by: `name` in the directory `parent`, a descriptor, which lies below the root
+    of that number. `path` is as the walk has it."""
 
-    `on_vanished` is to be told of what is gone between listing and looking, by its path as the walk has it.
+    path: bytes
+    name: bytes
+    parent: int
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a walk begins that reads directories by itself: `node`, and what shows everything below it.
+
+    `roots` are descriptors, valid in the block that gave this: one directory, or the layers of one, topmost first; then
+    `marks` is what overlay attributes begin with. All are of one file system. Empty if the node is no directory.
+    `nodes` gives what lies at a place and below it, as the walk of the tree would.
     """
 
     node: Node
-    on_vanished: Callable[[bytes], None] | None
+    roots: tuple[int, ...]
+    marks: str | None
+    nodes: Callable[[Place], Generator[Node, None, None]]
 
 
 class Tree(Protocol):
@@ -54,7 +69,7 @@ class Tree(Protocol):
     def start(
         self, path: bytes = b"", *, on_vanished: Callable[[bytes], None] | None = None
     ) -> AbstractContextManager[Start | None]:
-        """Where the walk of `nodes` begins, while the block is open; None where that cannot be read by descriptors."""
+        """Where the walk of `nodes` begins, while the block is open; None where only that can tell what is there."""
         ...
 
 
@@ -66,9 +81,12 @@ class Driver(Protocol):
         looked at. StoreDamaged if none can, Unsupported where the kernel cannot."""
         ...
 
-    def tree(self, table: MountTable, snapshot: Snapshot, *, shared: bool = False) -> AbstractContextManager[Tree]:
+    def tree(
+        self, table: MountTable, snapshot: Snapshot, *, shared: bool = False, unmounted: bool = False
+    ) -> AbstractContextManager[Tree]:
         """The file system, leased from `table` for the `with` block: `shared` for what is never written again.
 
+        `unmounted` says that it will be read from `Tree.start`, which is faster on the layers themselves.
         Errors are those of `MountTable.lease` and of reading; NotPermitted where this process could not see all.
         """
         ...

@@ -20,7 +20,9 @@ class DirectoryDriver:
             raise StoreDamaged(f"a snapshot of the directory driver is one directory, not {len(snapshot.layers)}")
         return (Mount(snapshot.layers, snapshot.userxattr),)
 
-    def tree(self, table: MountTable, snapshot: Snapshot, *, shared: bool = False) -> AbstractContextManager[Tree]:
+    def tree(
+        self, table: MountTable, snapshot: Snapshot, *, shared: bool = False, unmounted: bool = False
+    ) -> AbstractContextManager[Tree]:
         """The directory itself."""
         (mount,) = self.mounts(snapshot)
         return trees.mounted(table, mount, shared=shared)

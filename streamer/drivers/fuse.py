@@ -34,7 +34,9 @@ class FuseOverlayDriver:
         raise Unsupported("a file system of fuse-overlayfs can only be compared with the one that it was laid on")
 
     @contextmanager
-    def tree(self, table: MountTable, snapshot: Snapshot, *, shared: bool = False) -> Iterator[Tree]:
+    def tree(
+        self, table: MountTable, snapshot: Snapshot, *, shared: bool = False, unmounted: bool = False
+    ) -> Iterator[Tree]:
         """See `Driver`."""
         if not snapshot.layers:
             with trees.mounted(table, Mount(()), shared=shared) as tree:

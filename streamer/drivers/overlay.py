@@ -27,11 +27,13 @@ class OverlayDriver:
         return (Mount(snapshot.layers, snapshot.userxattr),)
 
     @contextmanager
-    def tree(self, table: MountTable, snapshot: Snapshot, *, shared: bool = False) -> Iterator[Tree]:
+    def tree(
+        self, table: MountTable, snapshot: Snapshot, *, shared: bool = False, unmounted: bool = False
+    ) -> Iterator[Tree]:
         """See `Driver`. A single directory is not mounted either: its whiteouts would show, which a mount hides."""
         check_marks(snapshot)
         whole = Mount(snapshot.layers, snapshot.userxattr)
-        if not whole.layers or (len(whole.layers) > 1 and table.possible(whole)):
+        if not whole.layers or (len(whole.layers) > 1 and not unmounted and table.possible(whole)):
             with trees.mounted(table, whole, shared=shared) as tree:
                 yield tree
             return

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 
 from streamer.changeset.change import Node
-from streamer.changeset.descriptor import open_below, open_in_root
-from streamer.changeset.failures import name_too_long
+from streamer.changeset.descriptor import open_below, open_directory, open_in_root
+from streamer.changeset.failures import changed, name_too_long, reading_failed
 from streamer.changeset.layers import Layers
-from streamer.changeset.merge import directory, merge
+from streamer.changeset.merge import Branches, directory, merge
+from streamer.changeset.parts import Directory
 from streamer.changeset.vanishing import Vanished, unless_whiteout
-from streamer.changeset.walk import Select, walk
-from streamer.drivers.base import Start, Tree
+from streamer.changeset.walk import Select, branch, walk
+from streamer.drivers.base import Place, Start, Tree
 from streamer.errors import NotFound, SourceFailed, shown
 from streamer.mounts.mount import Mount
 from streamer.mounts.table import MountTable
@@ -74,8 +76,15 @@ class _Mounted:
 
     @contextmanager
     def start(self, path: bytes = b"", *, on_vanished: Vanished | None = None) -> Iterator[Start | None]:
-        with self._above(path) as (above, base), closing(walk(above, start=base)) as nodes:
-            yield Start(next(nodes), self._told(above, on_vanished))
+        with self._above(path) as (above, base), closing(walk(above, start=base)) as nodes, ExitStack() as stack:
+            node = next(nodes)
+            device, told = node.stat.st_dev, self._told(above, on_vanished)
+            roots = (_opened(node, stack),) if stat.S_ISDIR(node.stat.st_mode) else ()
+
+            def below(place: Place) -> Generator[Node, None, None]:
+                return branch(place.parent, place.name, place.path, device, told)
+
+            yield Start(node, roots, None, below)
 
     @contextmanager
     def _above(self, path: bytes) -> Iterator[tuple[int, bytes]]:
@@ -126,13 +135,50 @@ class Merged:
         within = directory(self._stack, head)
         return merge(self._stack, within=within, start=base, select=select, on_vanished=on_vanished, after=after)
 
-    def start(self, path: bytes = b"", *, on_vanished: Vanished | None = None) -> AbstractContextManager[Start | None]:
-        return nullcontext(None)
+    @contextmanager
+    def start(self, path: bytes = b"", *, on_vanished: Vanished | None = None) -> Iterator[Start | None]:
+        head, base = _split(path)
+        within = directory(self._stack, head)
+        with (
+            closing(merge(self._stack, within=within, start=base)) as nodes,
+            closing(Branches(self._stack, within, on_vanished)) as branches,
+            ExitStack() as stack,
+        ):
+            node = next(nodes, None)
+            if node is None:
+                raise NotFound(f"there is no '{shown(path)}' in this file system")
+            roots: list[int] = []
+            parts: Directory = ()
+            if stat.S_ISDIR(node.stat.st_mode):
+                parts = branches.directory(base)
+                if not parts or not self._stack.simple(parts, base):
+                    yield None
+                    return
+                for part in parts:
+                    roots.append(os.dup(self._stack.descriptor(part, base)))
+                    stack.callback(os.close, roots[-1])
+
+            def below(place: Place) -> Generator[Node, None, None]:
+                return branches.nodes(place.path, parts[place.layer].layer)
+
+            yield Start(node, tuple(roots), self._stack.marks.prefix, below)
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
     *head, base = [part for part in path.split(b"/") if part not in (b"", b".")] or [b""]
     return b"/".join(head), base
+
+
+def _opened(node: Node, stack: ExitStack) -> int:
+    """The directory that a node is, closed with the stack."""
+    try:
+        fd = open_directory(node.name, node.parent)
+    except OSError as error:
+        raise reading_failed(node.path, error) from None
+    stack.callback(os.close, fd)
+    if os.fstat(fd).st_ino != node.stat.st_ino:
+        raise changed(node.path, "another directory has its name now")
+    return fd
 
 
 def _looked_at(name: bytes, parent: int, path: bytes) -> os.stat_result:

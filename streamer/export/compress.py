@@ -41,9 +41,10 @@ class _Compressor(Protocol):
 
 class _Zstd:
     def __init__(self) -> None:
-        # The window of level 3 is 2 MiB: every decoder accepts it, also as an HTTP content coding (RFC 9659: 8 MiB).
+        # Level 3 makes 7 % less of a root file system in a quarter more time, and one core has to keep up. The window
+        # of 1 MiB is one that every decoder accepts, also as an HTTP content coding (RFC 9659: 8 MiB).
         options: dict[int, int] = {
-            zstd.CompressionParameter.compression_level: 3,
+            zstd.CompressionParameter.compression_level: 2,
             zstd.CompressionParameter.checksum_flag: 1,
         }
         self._compressor = zstd.ZstdCompressor(options=options)
@@ -77,7 +78,7 @@ def compressed(chunks: Iterator[bytes], compression: Compression) -> Iterator[by
 
     `chunks` is advanced and closed (if it is a generator) only by the thread that advances and closes the result. On
     every way out no thread computes any more, and those that were started for this stream are gone. Holds some
-    6 MiB besides a chunk of the source, and for their compressors' state zstd 4 MiB, bzip2 8 and xz 17.
+    6 MiB besides a chunk of the source, and for their compressors' state zstd 3 MiB, bzip2 8 and xz 17.
     """
     if compression is Compression.NONE:
         return chunks

@@ -12,7 +12,7 @@ from streamer.export.items import Pass
 from streamer.export.naming import basename
 from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Kind, Options, Session
-from streamer.export.runs import items
+from streamer.export.runs import items, plain
 from streamer.export.walked import Walked
 from streamer.oci import digest as digests
 from streamer.stores.base import Container, Hold, Image
@@ -61,5 +61,10 @@ def _opened(held: Hold | None, options: Options, live: bool, session: Session) -
     if held is None:  # an image without layers: an archive without entries
         yield lambda cursor, resume: iter(())
         return
-    with held() as (snapshot, _), drivers.of(snapshot).tree(session.mounts, snapshot, shared=not live) as tree:
+    with (
+        held() as (snapshot, _),
+        drivers.of(snapshot).tree(
+            session.mounts, snapshot, shared=not live, unmounted=plain(options, snapshot.ids)
+        ) as tree,
+    ):
         yield lambda cursor, resume: items(tree, options, session, cursor, resume, ids=snapshot.ids, live=live)

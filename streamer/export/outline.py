@@ -73,17 +73,22 @@ def _measured(begin: Pass, options: Options) -> tuple[Measured, int]:
     # Everything that makes other bytes of the same files.
     state = hashlib.sha256(repr(("1", replace(options, path=b""))).encode())
     marks = [Mark(0, b"", state.copy())]
-    stride, newest = _STRIDE, 0
-    cursor = Cursor(read=False, note=True, limit=stride)
+    stride = reach = _STRIDE
+    newest = 0
+    cursor = Cursor(read=False, note=True, limit=reach)
     with closing(begin(cursor, None)) as items:
         for item in items:
-            # At offset 0 there is a mark already.
-            if item.at is not None and cursor.offset and (not item.size or cursor.offset + item.size > cursor.limit):
+            beyond = not item.size or cursor.offset + item.size > cursor.limit
+            if item.at is not None and beyond and cursor.offset > marks[-1].offset:
                 if len(marks) == _MARKS:
                     del marks[1::2]
                     stride *= 2
                 marks.append(Mark(cursor.offset, item.at, state.copy()))
-                cursor.limit = cursor.offset + stride
+                reach = stride
+                cursor.limit = cursor.offset + reach
+            elif not item.size:  # the next member alone is more than that
+                reach *= 2
+                cursor.limit = cursor.offset + reach
             state.update(item.facts)
             newest = max(newest, item.newest)
             cursor.offset += item.size

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from streamer import native
-from streamer.changeset.descriptor import open_directory
-from streamer.changeset.failures import changed, reading_failed
-from streamer.changeset.walk import branch
-from streamer.drivers.base import Start, Tree
+from streamer.changeset.failures import reading_failed
+from streamer.drivers.base import Place, Start, Tree
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.items import Cursor, Item, Resume
@@ -39,8 +35,8 @@ def items(
     vanished = subtree.vanishing(session, live=live)
     subtree.check(tree, options)
     with contextlib.ExitStack() as stack:
-        start = stack.enter_context(tree.start(options.path, on_vanished=vanished)) if _plain(options, ids) else None
-        if start is not None and stat.S_ISDIR(start.node.stat.st_mode):
+        start = stack.enter_context(tree.start(options.path, on_vanished=vanished)) if plain(options, ids) else None
+        if start is not None and start.roots:
             yield from _packed(start, packer, options, session, cursor, resume)
             return
     after = b"" if resume is None else resume.at
@@ -50,7 +46,7 @@ def items(
         yield from made
 
 
-def _plain(options: Options, ids: Ids | None) -> bool:
+def plain(options: Options, ids: Ids | None) -> bool:
     """Whether the compiled walk knows all that is asked for."""
     selected = options.include or options.exclude
     return native.available() and options.profile is Profile.DOCKER and ids is None and not selected
@@ -66,20 +62,13 @@ def _packed(
             yield first
     prefix = node.path + b"/" if node.path else b""
     latest = None if options.mtime is None else options.mtime * 1_000_000_000
+    after = b"" if resume is None else resume.at.removeprefix(prefix)
     try:
-        root = open_directory(node.name, node.parent)
-        try:
-            status = os.fstat(root)
-            if status.st_ino != node.stat.st_ino:
-                raise changed(node.path, "another directory has its name now")
-            after = b"" if resume is None else resume.at.removeprefix(prefix)
-            walk = native.Walk(root, prefix, after=after, latest=latest, strict=cursor.strict)
-        finally:
-            os.close(root)
+        walk = native.Walk(start.roots, prefix, marks=start.marks, after=after, latest=latest, strict=cursor.strict)
     except OSError as error:
         raise reading_failed(node.path, error) from None
     with contextlib.closing(walk):
-        yield from _steps(walk, packer, session, cursor, status.st_dev, start.on_vanished, resume)
+        yield from _steps(walk, packer, session, cursor, start, resume)
 
 
 def _steps(
@@ -87,8 +76,7 @@ def _steps(
     packer: Packer,
     session: Session,
     cursor: Cursor,
-    device: int,
-    on_vanished: Callable[[bytes], None] | None,
+    start: Start,
     resume: Resume | None,
 ) -> Iterator[Item]:
     at = None if resume is None else resume.at
@@ -102,7 +90,8 @@ def _steps(
             session.report.entries += step.entries
             yield Item(step.size, step.data, step.facts, step.newest, at)
         if handed is not None:
-            with closing(branch(handed.parent, handed.name, handed.path, device, on_vanished)) as nodes:
+            place = Place(handed.path, handed.name, handed.parent, handed.layer)
+            with closing(start.nodes(place)) as nodes:
                 for node in nodes:
                     session.check()
                     item = packer.item(node)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 LIBRARY: Final = Path(__file__).parent / "_walk.so"
-VERSION: Final = 1
+VERSION: Final = 3
 """Of the functions; a library left over from another version is not used."""
 
 WHOLE: Final = 128 << 10
@@ -35,6 +36,7 @@ class _Step(ctypes.Structure):
         ("newest", ctypes.c_int64),
         ("reason", ctypes.c_int32),
         ("parent", ctypes.c_int32),
+        ("layer", ctypes.c_int32),
         ("path", ctypes.c_void_p),
         ("length", ctypes.c_uint64),
         ("name", ctypes.c_uint64),
@@ -50,7 +52,9 @@ def _loaded() -> ctypes.CDLL | None:
         return None
     library.streamer_walk_open.restype = ctypes.c_void_p
     library.streamer_walk_open.argtypes = (
+        ctypes.POINTER(ctypes.c_int),
         ctypes.c_int,
+        ctypes.c_char_p,
         ctypes.c_char_p,
         ctypes.c_size_t,
         ctypes.c_char_p,
@@ -83,11 +87,13 @@ def available() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """An entry left to the caller with all below it: `name` in the directory `parent`, valid until the next step."""
+    """An entry left to the caller with all below it: `name` in the directory `parent`, valid until the next step, which
+    lies below the root of that number."""
 
     path: bytes
     name: bytes
     parent: int
+    layer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +115,25 @@ class Step:
 
 
 class Walk:
-    """A walk of everything below a directory, in the order of `changeset.walk`, for one thread. The descriptor stays
+    """A walk of everything below a directory, in the order of `changeset.walk`, for one thread. The descriptors stay
     the caller's; the walk's own are open until `close`.
 
+    `roots` is the directory, or several of one file system, topmost first, that are layers of one tree: `marks` is then
+    what overlay attributes begin with (`changeset.marks`), and attributes of the roots themselves are not looked at.
     `prefix` (empty, or ending in a slash) goes before every name. It begins at `after` (relative to the directory), or
     at what comes first behind it. No mtime is later than `latest` nanoseconds. With `strict`, a file that changes while
     it is read is handed over. Raises OSError; RuntimeError where the library is missing.
     """
 
     def __init__(
-        self, root: int, prefix: bytes = b"", *, after: bytes = b"", latest: int | None = None, strict: bool = False
+        self,
+        roots: Sequence[int],
+        prefix: bytes = b"",
+        *,
+        marks: str | None = None,
+        after: bytes = b"",
+        latest: int | None = None,
+        strict: bool = False,
     ) -> None:
         if _library is None:
             raise RuntimeError("the compiled walk was not built")
@@ -127,7 +142,15 @@ class Walk:
         self._out: ctypes.Array[ctypes.c_char] | None = None
         self._facts = ctypes.create_string_buffer(_FACTS)
         self._walk = _library.streamer_walk_open(
-            root, prefix, len(prefix), after, _NEVER if latest is None else latest, WHOLE, strict
+            (ctypes.c_int * len(roots))(*roots),
+            len(roots),
+            None if marks is None else marks.encode(),
+            prefix,
+            len(prefix),
+            after,
+            _NEVER if latest is None else latest,
+            WHOLE,
+            strict,
         )
         if not self._walk:
             number = ctypes.get_errno()
@@ -153,7 +176,7 @@ class Walk:
         path = ctypes.string_at(done.path, done.length) if done.path and done.reason != _DONE else None
         handed = None
         if done.reason == _HANDED and path is not None:
-            handed = Handed(path, path[done.name :], done.parent)
+            handed = Handed(path, path[done.name :], done.parent, done.layer)
         return Step(
             ctypes.string_at(out, done.used) if out is not None else None,
             ctypes.string_at(self._facts, done.facts),

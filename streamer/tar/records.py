@@ -19,6 +19,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from isal import igzip, igzip_lib
+from pybase64 import b64decode
 
 from streamer.errors import StoreDamaged
 
@@ -145,7 +146,7 @@ def _usual(line: bytes, end: bytes, number: int) -> Record | None:
         if stop <= len(_RAW) or line[stop - 1] != _QUOTE:
             return None
         try:
-            return binascii.a2b_base64(line[len(_RAW) : stop - 1], strict_mode=True)
+            return b64decode(memoryview(line)[len(_RAW) : stop - 1], validate=True)
         except ValueError:
             return None  # damage, or further fields: parsing tells them apart
     found = _PLAIN.fullmatch(line, 0, stop)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -269,7 +270,7 @@ async def test_blobs_are_read_from_any_byte_to_any_other(factory: Factory, tmp_p
 
 
 async def test_saved_images_in_spans(factory: Factory, tmp_path: Path) -> None:
-    async with factory(tmp_path) as (store, remove):
+    async with factory(tmp_path) as (store, _):
         for format in Format:
             plan = await plan_images(Catalog({"s": store}), [TOOL.id], Options(), format)
             if plan.outline is None:
@@ -278,13 +279,23 @@ async def test_saved_images_in_spans(factory: Factory, tmp_path: Path) -> None:
             whole = outlines.part(plan)
             for start, stop in outlines.spans(whole, 30):
                 assert outlines.part(plan, start, stop) == whole[start:stop], (start, stop)
-        plan = await plan_images(Catalog({"s": store}), [OTHER.id], Options())
-        assert plan.outline is not None
-        with outlines.outlined(plan) as outline:
-            await remove(OTHER.id)
-            for span in ((0, outline.size), (0, 1), (outline.size - 1, outline.size)):
-                with pytest.raises(StreamerError):
-                    list(outline.part(span))
+
+
+async def test_no_span_of_a_saved_image_that_was_removed(factory: Factory, tmp_path: Path) -> None:
+    # With content of its own: one that another namespace of an engine has as well may still be read, and is right.
+    own = images.image(layer(file("own", secrets.token_bytes(32))), names=["shop/own:1"])
+    IMAGES.append(own)
+    try:
+        async with factory(tmp_path) as (store, remove):
+            plan = await plan_images(Catalog({"s": store}), [own.id], Options())
+            assert plan.outline is not None
+            with outlines.outlined(plan) as outline:
+                await remove(own.id)
+                for span in ((0, outline.size), (0, 1), (outline.size - 1, outline.size)):
+                    with pytest.raises(StreamerError):
+                        list(outline.part(span))
+    finally:
+        IMAGES.remove(own)
 
 
 async def test_snapshots_show_the_image(factory: Factory, tmp_path: Path) -> None:

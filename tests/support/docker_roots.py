@@ -105,7 +105,7 @@ class DockerRoot:
             (folder / "parent").write_text(parent)
         with (folder / "tar-split.json.gz").open("wb") as file:
             writer = split.SplitWriter(file)
-            for _ in split.record(io.BytesIO(data), writer):
+            for _ in split.record(io.BytesIO(data), writer, terminated=False):
                 pass
             writer.close()
         _unpack(data, self._tree(cache, self.cache(parent) if parent else None))

@@ -219,10 +219,11 @@ async def test_a_hung_read_is_abandoned_after_the_release_limit():
 
 
 async def test_leaving_does_not_wait_for_a_hung_read_beyond_the_release_limit():
-    release = threading.Event()
+    hanging, release = threading.Event(), threading.Event()
 
     def hangs(session: Session) -> Iterator[bytes]:
         yield b"first"
+        hanging.set()
         release.wait(30)
         yield b"second"
 
@@ -230,6 +231,7 @@ async def test_leaving_does_not_wait_for_a_hung_read_beyond_the_release_limit():
         with anyio.fail_after(5):
             async with exporter(release_limit=0.1) as exports, exports.open(planned(hangs)) as stream:
                 await stream.__anext__()
+                assert await anyio.to_thread.run_sync(hanging.wait, 5)
         assert exports.statistics().abandoned == 1
         assert exports.statistics().open == 0
     finally:
