@@ -164,6 +164,7 @@ async def _jobs(opened: Service, stack: AsyncExitStack) -> tuple[Queue | None, s
         access=access(settings, directories=settings.export_directories),
         manner=manner(settings),
         limit=settings.max_jobs,
+        retention=settings.job_retention,
     )
     try:
         return await stack.enter_async_context(running), ""

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
         (), description="Directories below which export jobs may write files; with none, they may not."
     )
     max_jobs: int = Field(4, ge=1, le=1000, description="Export jobs that run at a time; further ones wait.")
+    job_retention: float = Field(
+        30 * 86_400, gt=0, description="Seconds after its end that an export job can still be asked for."
+    )
     max_import_bytes: int = Field(256 * GiB, gt=0, description="Bytes that one import may unpack to.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["auto", "console", "json"] = Field(

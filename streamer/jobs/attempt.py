@@ -65,7 +65,8 @@ class Attempt(Record, Watch):
                     await self.ended()
                     return Delivered(traces.size, traces.digest, etag, Report())
             # Uploads whose ID the process that died had no time to write down.
-            await storage.sweep(self._bare(), since=job.created, keep=traces.upload)
+            known = await tools.ledger.uploads(job.order.destination.uri)
+            await storage.sweep(self._bare(), since=job.created, keep=known)
         self._plan = plan = await planned(tools.catalog, job.order.wanted)
         while True:
             try:

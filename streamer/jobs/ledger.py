@@ -74,11 +74,26 @@ class Ledger:
             )
         return [_job(row) for row in rows]
 
-    async def waiting(self) -> list[tuple[str, str]]:
-        """IDs and places of queued jobs, the oldest first."""
+    async def waiting(self) -> list[tuple[str, str, str]]:
+        """IDs, places and destinations of queued jobs, the oldest first."""
         async with self._database.read() as transaction:
-            rows = await transaction.all("SELECT id, place FROM jobs WHERE state = 'queued' ORDER BY number")
-        return [(id, place) for id, place in rows]
+            rows = await transaction.all(
+                "SELECT id, place, destination FROM jobs WHERE state = 'queued' ORDER BY number"
+            )
+        return [(id, place, destination) for id, place, destination in rows]
+
+    async def uploads(self, destination: str) -> list[str]:
+        """IDs of uploads to a destination that jobs which did not end yet began."""
+        async with self._database.read() as transaction:
+            rows = await transaction.all(
+                "SELECT upload FROM jobs WHERE upload IS NOT NULL AND destination = ? AND ended IS NULL", destination
+            )
+        return [upload for (upload,) in rows]
+
+    async def forget(self, before: float) -> int:
+        """Removes jobs that ended before then and left nothing behind; how many."""
+        async with self._database.write() as transaction:
+            return await transaction.run("DELETE FROM jobs WHERE ended < ? AND upload IS NULL", before)
 
     async def unfinished(self) -> list[Job]:
         """Jobs that a process before this one was running, the oldest first."""

@@ -20,9 +20,10 @@ from streamer.stores.catalog import Catalog
 
 @asynccontextmanager
 async def jobs(
-    state: Path, catalog: Catalog, exporter: Exporter, *, access: Access, manner: Manner, limit: int
+    state: Path, catalog: Catalog, exporter: Exporter, *, access: Access, manner: Manner, limit: int, retention: float
 ) -> AsyncIterator[Queue]:
-    """The running queue of the jobs in `state`/jobs.db, of which `limit` run at a time.
+    """The running queue of the jobs in `state`/jobs.db, of which `limit` run at a time, and which are forgotten
+    `retention` seconds after they ended.
 
     Conflict if another process has it, NotPermitted if the directory cannot be written. Leaving the block suspends what
     runs; the next process to open it goes on.
@@ -41,5 +42,5 @@ async def jobs(
             raise Conflict(f"another process runs the export jobs of {state}") from None
         async with Ledger.open(state / "jobs.db") as ledger, storages(access) as places:
             tools = Tools(ledger, catalog, exporter, places, manner)
-            async with queue(tools, limit=limit) as opened:
+            async with queue(tools, limit=limit, retention=retention) as opened:
                 yield opened

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from streamer.sinks.base import Target
 
 log = logger("streamer.jobs")
 
+_PAUSE = 5.0
+"""Seconds until a database that failed is asked again."""
 _LIMIT = 30.0
 """Seconds for taking back what an ended job left behind."""
 
@@ -36,6 +39,7 @@ class _Run:
     """One job that runs, from before the database knows until after its end is written."""
 
     place: str
+    destination: str
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     attempt: Attempt | None = None
     cancelled: bool = False
@@ -45,10 +49,11 @@ class _Run:
 class Queue:
     """Made by `queue`, which owns its tasks."""
 
-    def __init__(self, tools: Tools, tasks: anyio.abc.TaskGroup, limit: int) -> None:
+    def __init__(self, tools: Tools, tasks: anyio.abc.TaskGroup, limit: int, retention: float) -> None:
         self._tools = tools
         self._tasks = tasks
         self._limit = limit
+        self._retention = retention
         self._running: dict[str, _Run] = {}
         self._served: dict[str, int] = {}
         self._turns = itertools.count(1)
@@ -157,21 +162,40 @@ class Queue:
 
     async def schedule(self) -> None:
         """Starts jobs as there is room for them, for ever."""
-        for job in await self._tools.ledger.unfinished():
-            await self._tools.ledger.requeue(job.id)
-        self._tasks.start_soon(self._sweep)
+        begun = False
         while True:
             self._wake = anyio.Event()
-            while self._refusal is None and len(self._running) < self._limit:
-                waiting = [each for each in await self._tools.ledger.waiting() if each[0] not in self._running]
-                id = chosen(waiting, [run.place for run in self._running.values()], self._served)
-                if id is None:
-                    break
-                place = dict(waiting)[id]
-                self._served[place] = next(self._turns)
-                run = self._running[id] = _Run(place)
-                self._tasks.start_soon(self._own, id, run, name=f"job {id}")
-            await self._wake.wait()
+            try:
+                if not begun:
+                    for job in await self._tools.ledger.unfinished():
+                        await self._tools.ledger.requeue(job.id)
+                    self._tasks.start_soon(self._sweep)
+                    begun = True
+                await self._tools.ledger.forget(time.time() - self._retention)
+                while self._refusal is None and len(self._running) < self._limit:
+                    if not await self._start():
+                        break
+            except StreamerError as error:
+                # A full disk, a locked database: it may pass, and downloads are none the worse for it.
+                log.error("jobs cannot be read", error=str(error))
+                with anyio.move_on_after(_PAUSE):
+                    await self._wake.wait()
+            else:
+                await self._wake.wait()
+
+    async def _start(self) -> bool:
+        """Starts the next job, if there is one: never two at a time to the same destination."""
+        taken = {run.destination for run in self._running.values()}
+        waiting = {id: (place, to) for id, place, to in await self._tools.ledger.waiting() if to not in taken}
+        places = [(id, place) for id, (place, _) in waiting.items()]
+        id = chosen(places, [run.place for run in self._running.values()], self._served)
+        if id is None:
+            return False
+        place, destination = waiting[id]
+        self._served[place] = next(self._turns)
+        run = self._running[id] = _Run(place, destination)
+        self._tasks.start_soon(self._own, id, run, name=f"job {id}")
+        return True
 
     async def _own(self, id: str, run: _Run) -> None:
         """The task that answers for one job, until its end, or that it has to wait again, is written."""
@@ -184,6 +208,10 @@ class Queue:
                         await self._end(id, State.CANCELLED)
                     else:
                         await self._tools.ledger.requeue(id)
+        except Exception as error:
+            # It stays as it is in the database, and the next process takes it up again.
+            log.error("how a job ended cannot be written", job=id, exc_info=error)
+            await anyio.sleep(_PAUSE)
         finally:
             del self._running[id]
             run.over.set()
@@ -230,17 +258,18 @@ class Queue:
                     storage = await self._tools.places.of(job.order.destination)
                     await storage.sweep(Target(job.order.destination, job.id, ""), upload=upload)
                     await self._tools.ledger.over(job.id)
-                except StreamerError as error:
+                except Exception as error:
                     log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
 
 
 @asynccontextmanager
-async def queue(tools: Tools, *, limit: int) -> AsyncIterator[Queue]:
-    """A running queue. Leaving the block suspends the jobs that run."""
+async def queue(tools: Tools, *, limit: int, retention: float) -> AsyncIterator[Queue]:
+    """A running queue, which forgets jobs `retention` seconds after they ended. Leaving the block suspends those that
+    run."""
     if limit < 1:
         raise InvalidRequest("at least one job must be allowed to run", parameter="max_jobs")
     async with task_group() as tasks:
-        made = Queue(tools, tasks, limit)
+        made = Queue(tools, tasks, limit, retention)
         tasks.start_soon(made.schedule)
         try:
             yield made

@@ -6,7 +6,7 @@ everything back, unless its record says that another process will go on with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -123,9 +123,9 @@ class Storage(Protocol):
         ...
 
     async def sweep(
-        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
         """Takes back what a dead process may have left of this export: the upload with that ID and, where the storage
-        can list them, those to the same address that began at `since` or later (seconds since the epoch), but not the
-        one with the ID `keep`."""
+        can list them, those to the same address that began at `since` or later (seconds since the epoch), but not
+        those whose IDs are in `keep`."""
         ...

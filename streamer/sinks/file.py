@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,7 @@ class Files:
         return "" if same else None
 
     async def sweep(
-        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
         """What had no name is gone with its process."""
 

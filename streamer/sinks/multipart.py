@@ -216,7 +216,9 @@ class Multipart:
             # The storage has said that it is right; who may only write cannot ask again.
             log.info("object not looked at", destination=str(self._target.address), error=str(error))
         if there is None:
-            return made  # or it was replaced by another already, which is not ours to judge
+            if expected and made != expected and _MD5.fullmatch(made) and self._plain:
+                raise StorageFailed(f"{self._cannot}: the storage says that it kept other bytes than were sent")
+            return made  # it was replaced by another already, which is not ours to judge
         wrong = expected and _MD5.fullmatch(there.etag) and self._plain and expected not in (there.etag, made)
         if there.size != size or wrong:
             await self._call("delete_object")

@@ -8,7 +8,7 @@ large object only if there is none: such a one is written beside its place, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -77,7 +77,7 @@ class Objects:
         return str(there.meta["e_tag"] or "").strip('"')
 
     async def sweep(
-        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
         """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule."""
         await _gone(self._store, _beside(target))

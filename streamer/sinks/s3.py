@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
@@ -60,7 +60,7 @@ class S3:
         return None if there is None or there.size != size else there.etag
 
     async def sweep(
-        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: str | None = None
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
         address = target.address
         left = {upload} if upload else set()
@@ -72,7 +72,7 @@ class S3:
                 found = []
             begin = since + self._calls.ahead - SKEW
             left |= {each for each, began in found if began >= begin}
-        for each in left - {keep}:
+        for each in left - set(keep):
             try:
                 await self._calls.call("sweep", address, "abort_multipart_upload", Key=address.key, UploadId=each)
             except (Gone, NotFound):

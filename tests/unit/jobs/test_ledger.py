@@ -45,7 +45,10 @@ async def test_an_order_survives(tmp_path: Path) -> None:
             job = await ledger.job(id)
             assert job is not None
             assert (job.order, job.state) == (order, State.QUEUED)
-        assert await ledger.waiting() == [("1", "s3://bucket"), ("2", "file://")]
+        assert await ledger.waiting() == [
+            ("1", "s3://bucket", "s3://bucket/a.tar"),
+            ("2", "file://", "file:///some%20where/a.tar"),
+        ]
 
 
 async def test_a_key_gives_one_job(tmp_path: Path) -> None:
@@ -118,3 +121,8 @@ async def test_uploads_that_ended_jobs_left(tmp_path: Path) -> None:
         await ledger.end("2", State.CANCELLED)
         await ledger.over("2")
         assert [(job.id, upload) for job, upload in await ledger.leftovers()] == [("1", "upload 1")]
+        assert await ledger.uploads(PLAIN.destination.uri) == ["upload 3"]
+        # What ended is forgotten, unless there is something to take back.
+        assert await ledger.forget(0) == 0
+        assert await ledger.forget(1e12) == 1
+        assert [job.id for job in await ledger.listed(list(State), "", 10)] == ["3", "1"]
