@@ -117,6 +117,8 @@ class _Delivery:
         self._promised = plan.body_digest
         self._turns = Turns()
         self._hash = hashlib.sha256()
+        self._hashing = anyio.CapacityLimiter(1)
+        """A thread of its own: look-ups that hang must not hold it up."""
         self._hashed = 0
         self._stored = 0
 
@@ -160,7 +162,7 @@ class _Delivery:
         found = hashlib.sha256()
         async with self._open(None) as stream:
             async for chunk in stream:
-                await anyio.to_thread.run_sync(found.update, chunk)
+                await anyio.to_thread.run_sync(found.update, chunk, limiter=self._hashing)
         return f"sha256:{found.hexdigest()}"
 
     def _cut(self, size: int) -> Steps:
@@ -234,7 +236,7 @@ class _Delivery:
     async def _pass_on(self, upload: Upload, number: int, data: bytes, last: bool) -> None:
         """One part into the digest, and to the storage."""
         async with self._turns.turn(number):
-            await anyio.to_thread.run_sync(self._hash.update, data)
+            await anyio.to_thread.run_sync(self._hash.update, data, limiter=self._hashing)
             self._hashed += len(data)
             if self._storage.ordered:
                 await upload.put(number, data, last=last)

@@ -133,16 +133,18 @@ class Files:
 class _File:
     def __init__(self, target: Target, record: Record, fd: int, publish: partial[None]) -> None:
         self._target, self._record, self._fd, self._publish = target, record, fd, publish
+        self._writing = anyio.CapacityLimiter(1)
+        """A thread of its own: look-ups that hang must not hold it up."""
 
     async def put(self, number: int, data: bytes, *, last: bool) -> None:
         try:
-            await anyio.to_thread.run_sync(newfile.write_all, self._fd, data)
+            await anyio.to_thread.run_sync(newfile.write_all, self._fd, data, limiter=self._writing)
         except OSError as error:
             raise _failed(self._target, error) from error
 
     async def complete(self, size: int, digest: str) -> str:
         try:
-            await anyio.to_thread.run_sync(partial(self._publish, replace=self._target.replace))
+            await anyio.to_thread.run_sync(partial(self._publish, replace=self._target.replace), limiter=self._writing)
         except FileExistsError:
             raise _exists(self._target) from None
         except OSError as error:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 import time
+from functools import partial
 from typing import Any
 
 import anyio
@@ -29,6 +30,8 @@ _MD5 = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 SKEW = 2.0
 """Seconds by which the comparison of two clocks may be wrong."""
 _ABORTS = 5
+_HASHING = 4
+"""Threads of an upload's own: look-ups that hang must not hold it up."""
 
 
 class Multipart:
@@ -48,6 +51,7 @@ class Multipart:
         self._plain = True
         """Whether ETags are MD5s, as they are unless the storage encrypts with keys that it does not hold itself."""
         self._whole: bytes | None = None
+        self._hashing = anyio.CapacityLimiter(_HASHING)
 
     async def resume(self, begun: Begun) -> None:
         """Goes on with an upload that is there, and with those of its parts that the storage still has."""
@@ -63,6 +67,9 @@ class Multipart:
                 more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
         except (Gone, NotFound):
             return
+        except NotPermitted:
+            # Who may not list believes the record: a part that is not there fails the completion.
+            there = {number: (part.etag, part.size) for number, part in begun.parts.items()}
         self._upload = begun.upload
         self._parts = {n: part for n, part in begun.parts.items() if there.get(n) == (part.etag, part.size)}
 
@@ -70,7 +77,7 @@ class Multipart:
         if number == 1 and last and self._upload is None:
             self._whole = data
             return
-        md5 = await _md5(data)
+        md5 = await self._md5(data)
         known = self._parts.get(number)
         if known is not None and (known.md5, known.size) == (md5.hex(), len(data)):
             return
@@ -96,7 +103,7 @@ class Multipart:
     async def complete(self, size: int, digest: str) -> str:
         if self._whole is not None:
             made = await self._put_whole(self._whole, digest)
-            expected = (await _md5(self._whole)).hex()
+            expected = (await self._md5(self._whole)).hex()
         else:
             made, expected = await self._joined(), self._composite()
         etag = await self._checked(made, expected, size)
@@ -118,6 +125,10 @@ class Multipart:
             )
             return
         await self._record.ended()
+
+    async def _md5(self, data: bytes) -> bytes:
+        made = await anyio.to_thread.run_sync(partial(hashlib.md5, data, usedforsecurity=False), limiter=self._hashing)
+        return made.digest()
 
     @property
     def _cannot(self) -> str:
@@ -153,7 +164,7 @@ class Multipart:
         return {} if self._target.replace else {"IfNoneMatch": "*"}
 
     async def _put_whole(self, data: bytes, digest: str) -> str:
-        md5 = base64.b64encode(await _md5(data)).decode()
+        md5 = base64.b64encode(await self._md5(data)).decode()
         said = self._said({DIGEST: digest, SIZE: str(len(data))})
         try:
             answer = await self._call("put_object", body=data, ContentMD5=md5, **said, **self._condition())
@@ -240,7 +251,8 @@ class Multipart:
         while True:
             try:
                 await self._call("abort_multipart_upload", once=True, UploadId=upload)
-                await self._call("list_parts", once=True, UploadId=upload, MaxParts=1)
+                if not await self._there(upload):
+                    return
             except (Gone, NotFound):
                 return
             except Transient as caught:
@@ -254,11 +266,15 @@ class Multipart:
                 raise failure.error
             await self._calls.patience.bear(failures, failure)
 
+    async def _there(self, upload: str) -> bool:
+        """Whether an upload that was aborted is there still. Who may not ask believes the abort."""
+        try:
+            await self._call("list_parts", once=True, UploadId=upload, MaxParts=1)
+        except NotPermitted:
+            return False
+        return True
+
 
 def _encrypted(answer: dict[str, Any]) -> bool:
     """Whether ETags are no MD5s: with keys of a key service, or of the client's own."""
     return answer.get("ServerSideEncryption") in ("aws:kms", "aws:kms:dsse") or "SSECustomerAlgorithm" in answer
-
-
-async def _md5(data: bytes) -> bytes:
-    return await anyio.to_thread.run_sync(lambda: hashlib.md5(data, usedforsecurity=False).digest())
