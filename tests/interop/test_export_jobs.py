@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import storage
@@ -105,32 +104,6 @@ def test_a_job_from_submission_to_its_end(
         assert (job["id"] in [each["id"] for each in jobs]) == found, query
     # One that ended stays as it is.
     assert asked(port, "DELETE", f"/v1/exports/{job['id']}")[1]["state"] == "done"
-
-
-WRONG: tuple[tuple[dict[str, Any], int, str], ...] = (
-    ({"colour": "red"}, 400, "colour: Extra inputs are not permitted"),
-    ({"options": {"colour": "red"}}, 400, "options.colour: Extra inputs"),
-    ({"source": {"kind": "volume", "ref": "x"}}, 400, "source.kind: Input should be"),
-    ({"source": {"kind": "image"}}, 400, "give either ref or refs"),
-    ({"source": {"kind": "image", "ref": "nothing:1"}}, 404, "nothing:1"),
-    ({"destination": "ftp://x/y"}, 400, "possible are s3://"),
-    ({"destination": "/etc/passwd"}, 400, "is none of s3://"),
-    ({"destination": "memory://x/y"}, 400, "is none of s3://"),
-    ({"destination": "file:///etc/passwd"}, 403, "export_directories"),
-    ({"destination": "s3://bucket/"}, 400, "the key is missing"),
-)
-
-
-def test_what_is_wrong_is_said_at_once(serving: Callable[..., Serving]) -> None:
-    port = serving().port
-    for change, status, message in WRONG:
-        body = {"source": {"kind": "image", "ref": "big:1"}, "destination": "s3://exports/x.tar", **change}
-        answer = asked(port, "POST", "/v1/exports", body)
-        assert (answer[0], answer[1]["status"]) == (status, status), answer
-        assert message in answer[1]["detail"], answer
-    assert asked(port, "GET", "/v1/exports/nothing")[0] == 404
-    assert asked(port, "DELETE", "/v1/exports/nothing")[0] == 404
-    assert asked(port, "GET", "/v1/exports?limit=0")[0] == 400
 
 
 def test_a_job_that_fails_says_why(kept: S3Kept, serving: Callable[..., Serving]) -> None:
