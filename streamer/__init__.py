@@ -13,12 +13,14 @@ How a request becomes bytes (read along, top to bottom):
         export.pack   nodes and changes                      -> archive members
         tar           members                                -> chunks of 256 KiB to 1 MiB
         export        [compress] -> verify -> pipe
-    web.respond       the only place that writes a body; cli.output the only one that writes a file
+    web.respond       the only place that writes a body; cli.output the only one that writes a file where it is run
+    sinks             into object storage or a file: parts and ranges, several at a time; visible only when complete
+    jobs              the same as durable jobs: queued, resumed by the next process, ended once
 
 Leaving the block ends the thread's work at its next chunk; its `with` blocks release leases and descriptors.
 A failure crosses the pipe as an exception: no stream ends cleanly that is not whole.
 
-Imports go one way: cli, service -> web -> export -> drivers, stores -> mounts, changeset, tar -> oci -> errors.
+Imports go one way: cli, service -> web -> jobs -> sinks -> export -> drivers, stores -> mounts, changeset, tar -> oci -> errors.
 """
 
 __version__ = "0.1.0"
