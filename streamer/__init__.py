@@ -20,7 +20,8 @@ How a request becomes bytes (read along, top to bottom):
 Leaving the block ends the thread's work at its next chunk; its `with` blocks release leases and descriptors.
 A failure crosses the pipe as an exception: no stream ends cleanly that is not whole.
 
-Imports go one way: cli, service -> web -> jobs -> sinks -> export -> drivers, stores -> mounts, changeset, tar -> oci -> errors.
+Imports go one way: cli, service -> web -> jobs -> sinks -> export -> drivers, stores -> mounts, changeset, tar -> oci
+-> errors.
 """
 
 __version__ = "0.1.0"

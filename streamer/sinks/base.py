@@ -88,7 +88,7 @@ class Record:
 class Upload(Protocol):
     """One object on its way."""
 
-    async def put(self, number: int, data: bytes, *, last: bool) -> None:
+    async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         """One part, of which `data` must not change any more. Back once the storage has it, or (where parts must come
         in order) will surely be given it. Parts that are there already are not sent again."""
         ...

@@ -43,6 +43,40 @@ class Object:
     size: int
 
 
+class _Body(io.BytesIO):
+    """What a call sends, in the only form that the client library takes without reading it in threads; not a copy.
+
+    Closed, it lets go of the bytes at once: the library's objects refer to each other in circles, and would hold parts
+    that were sent until the garbage collector comes by.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        super().__init__()
+        self._data = data
+        self._place = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        stop = len(self._data) if size is None or size < 0 else self._place + size
+        block = bytes(self._data[self._place : stop])
+        self._place += len(block)
+        return block
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: len(self._data)}[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def getbuffer(self) -> memoryview:
+        return memoryview(self._data)  # another one, for who asks for it releases it
+
+    def close(self) -> None:
+        self._data = memoryview(b"")
+        super().close()
+
+
 class Calls:
     """Every call to S3 goes through here. Made by `calls`, which closes the clients."""
 
@@ -56,7 +90,14 @@ class Calls:
         self._opening = anyio.Lock()
 
     async def call(
-        self, what: str, address: Address, operation: str, *, body: bytes | None = None, once: bool = False, **more: Any
+        self,
+        what: str,
+        address: Address,
+        operation: str,
+        *,
+        body: memoryview | None = None,
+        once: bool = False,
+        **more: Any,
     ) -> dict[str, Any]:
         """The answer of an operation on the object, tried again as long as that may help; `body` is what it sends.
 
@@ -67,10 +108,11 @@ class Calls:
         while True:
             client = await self._opened()
             arguments = {"Bucket": address.bucket, **more}
+            file = _Body(body if body is not None else memoryview(b""))
             if body is not None:
-                arguments["Body"] = io.BytesIO(body)
+                arguments["Body"] = file
             try:
-                with anyio.fail_after(self.patience.limit(len(body or b""))):
+                with file, anyio.fail_after(self.patience.limit(0 if body is None else len(body))):
                     answer: dict[str, Any] = await getattr(client, operation)(**arguments)
                 self._compare(answer)
                 return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import mmap
 
 from streamer.export.exporter import ExportStream
 
@@ -12,33 +12,34 @@ class Cutter:
 
     def __init__(self, stream: ExportStream) -> None:
         self._stream = stream
-        self._chunks: deque[bytes | memoryview] = deque()
-        self._have = 0
+        self._rest = memoryview(b"")
         self._ended = False
 
     @property
     def exhausted(self) -> bool:
         """Whether the stream ended cleanly and all of it was taken."""
-        return self._ended and not self._have
+        return self._ended and not self._rest
 
-    async def take(self, size: int) -> bytes:
+    async def take(self, size: int) -> memoryview:
         """The next `size` bytes, fewer at the end. Afterwards `exhausted` is certain."""
-        while self._have <= size and not self._ended:
+        # Mapped by itself: so it goes back to the system when it was sent. In the allocator's heap, freed parts of many
+        # megabytes leave holes between what other threads allocate, and the process would keep twice as much.
+        part = memoryview(mmap.mmap(-1, size))
+        filled = 0
+        while filled < size and (self._rest or await self._more()):
+            piece = self._rest[: size - filled]
+            part[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            self._rest = self._rest[len(piece) :]
+        if not self._rest:
+            await self._more()
+        return part[:filled].toreadonly()
+
+    async def _more(self) -> bool:
+        """Fetches the next chunk; False at the end."""
+        while not self._ended and not self._rest:
             try:
-                came = await anext(self._stream)
+                self._rest = memoryview(await anext(self._stream))
             except StopAsyncIteration:
                 self._ended = True
-            else:
-                self._chunks.append(came)
-                self._have += len(came)
-        taken: list[bytes | memoryview] = []
-        while size and self._chunks:
-            chunk: bytes | memoryview = self._chunks.popleft()
-            if len(chunk) > size:
-                view = memoryview(chunk)
-                self._chunks.appendleft(view[size:])
-                chunk = view[:size]
-            taken.append(chunk)
-            size -= len(chunk)
-            self._have -= len(chunk)
-        return b"".join(taken)
+        return bool(self._rest)

@@ -39,7 +39,7 @@ _BUSY_PAUSE = 0.5
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How an export is sent: `part` bytes at a time (more where the storage needs it), so many `concurrency` at once.
-    At most part × (concurrency + 1) bytes are held, besides what the exports themselves need."""
+    At most part × concurrency bytes are held, besides what the exports themselves need."""
 
     part: int = PART
     concurrency: int = CONCURRENCY
@@ -189,7 +189,7 @@ class _Delivery:
         room = Room(self._steps.step * self._manner.concurrency)
         cutter, number = Cutter(stream), 0
 
-        async def send(number: int, data: bytes, last: bool, room_taken: int) -> None:
+        async def send(number: int, data: memoryview, last: bool, room_taken: int) -> None:
             await self._pass_on(upload, number, data, last)
             room.give(room_taken)
 
@@ -218,7 +218,7 @@ class _Delivery:
             for number in range(min(self._manner.concurrency, count)):
                 workers.start_soon(work, None if number else first)
 
-    async def _range(self, number: int, size: int) -> bytes:
+    async def _range(self, number: int, size: int) -> memoryview:
         """The bytes of one part. SourceChanged if they would be of another version."""
         start = (number - 1) * self._steps.step
         stop = min(size, start + self._steps.step)
@@ -233,7 +233,7 @@ class _Delivery:
                 raise SourceChanged(f"cannot export {self._plan.title}: it was changed after its length was announced")
             return await Cutter(stream).take(stop - start)
 
-    async def _pass_on(self, upload: Upload, number: int, data: bytes, last: bool) -> None:
+    async def _pass_on(self, upload: Upload, number: int, data: memoryview, last: bool) -> None:
         """One part into the digest, and to the storage."""
         async with self._turns.turn(number):
             await anyio.to_thread.run_sync(self._hash.update, data, limiter=self._hashing)

@@ -136,7 +136,7 @@ class _File:
         self._writing = anyio.CapacityLimiter(1)
         """A thread of its own: look-ups that hang must not hold it up."""
 
-    async def put(self, number: int, data: bytes, *, last: bool) -> None:
+    async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         try:
             await anyio.to_thread.run_sync(newfile.write_all, self._fd, data, limiter=self._writing)
         except OSError as error:

@@ -50,7 +50,7 @@ class Multipart:
         self._parts: dict[int, Part] = {}
         self._plain = True
         """Whether ETags are MD5s, as they are unless the storage encrypts with keys that it does not hold itself."""
-        self._whole: bytes | None = None
+        self._whole: memoryview | None = None
         self._hashing = anyio.CapacityLimiter(_HASHING)
 
     async def resume(self, begun: Begun) -> None:
@@ -73,7 +73,7 @@ class Multipart:
         self._upload = begun.upload
         self._parts = {n: part for n, part in begun.parts.items() if there.get(n) == (part.etag, part.size)}
 
-    async def put(self, number: int, data: bytes, *, last: bool) -> None:
+    async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         if number == 1 and last and self._upload is None:
             self._whole = data
             return
@@ -126,7 +126,7 @@ class Multipart:
             return
         await self._record.ended()
 
-    async def _md5(self, data: bytes) -> bytes:
+    async def _md5(self, data: memoryview) -> bytes:
         made = await anyio.to_thread.run_sync(partial(hashlib.md5, data, usedforsecurity=False), limiter=self._hashing)
         return made.digest()
 
@@ -163,7 +163,7 @@ class Multipart:
     def _condition(self) -> dict[str, str]:
         return {} if self._target.replace else {"IfNoneMatch": "*"}
 
-    async def _put_whole(self, data: bytes, digest: str) -> str:
+    async def _put_whole(self, data: memoryview, digest: str) -> str:
         md5 = base64.b64encode(await self._md5(data)).decode()
         said = self._said({DIGEST: digest, SIZE: str(len(data))})
         try:

@@ -48,7 +48,7 @@ def remove(directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
 
 
-def write_all(fd: int, chunk: bytes) -> None:
+def write_all(fd: int, chunk: bytes | memoryview) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[os.write(fd, rest) :]

@@ -89,12 +89,12 @@ class _Object:
         self._store, self._target, self._record = store, target, record
         self._step, self._concurrency = step, concurrency
         self._place = target.address.key if target.replace else _beside(target)
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._queue: asyncio.Queue[memoryview | None] = asyncio.Queue(1)
         self._left = False
         self._making: asyncio.Future[Any] | None = None
-        self._whole: bytes | None = None
+        self._whole: memoryview | None = None
 
-    async def put(self, number: int, data: bytes, *, last: bool) -> None:
+    async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         if number == 1 and last:
             self._whole = data
             return
@@ -158,7 +158,7 @@ class _Object:
     def _attributes(self, more: dict[str, str]) -> Any:
         return {"Content-Type": self._target.media_type, **self._target.members, **more}
 
-    async def _blocks(self) -> AsyncIterator[bytes]:
+    async def _blocks(self) -> AsyncIterator[memoryview]:
         """What the library iterates, and does not close: it holds nothing."""
         while True:
             block = await self._queue.get()
@@ -168,7 +168,7 @@ class _Object:
                 return
             yield block
 
-    async def _give(self, block: bytes | None) -> None:
+    async def _give(self, block: memoryview | None) -> None:
         """Hands a block to the library; raises what it failed with meanwhile."""
         assert self._making is not None
         given = asyncio.ensure_future(self._queue.put(block))
