@@ -168,6 +168,8 @@ class _Walk:
         self._select = select
         self._on_vanished = on_vanished
         self._levels: list[_Level] = []
+        self._given: Directory | None = None
+        """A directory that others keep open."""
         self._prefix = b""
         self._misses = 0
 
@@ -186,6 +188,7 @@ class _Walk:
     def branch(self, within: Directory, part: Part, name: bytes, above: bytes) -> Generator[Node, None, None]:
         """What the part of the directory at `above` has under the name, and all below it."""
         self._prefix = above + b"/" if above else b""
+        self._given = within
         self._levels.append(_Level(within, [name], {name: [part]}, 0))
         yield from self._below()
 
@@ -263,7 +266,8 @@ class _Walk:
         self._prefix = self._prefix[: left.above]
         if self._levels and self._levels[-1].names:
             self._stack.reopen(left.directory)
-        self._stack.release(left.directory)
+        if left.directory is not self._given:
+            self._stack.release(left.directory)
 
     def _list(self, path: bytes) -> None:
         level = self._levels[-1]

@@ -62,9 +62,9 @@ class Stack(Parts):
         return tuple(parts)
 
     def simple(self, directory: Directory, path: bytes) -> bool:
-        """Whether the parts lie on one file system, and names in them mean what they say but for whiteouts that are
-        devices."""
-        if self.marks.fuse:
+        """Whether the parts lie on the file system of their layers, all on the same, and names in them mean what they
+        say but for whiteouts that are devices."""
+        if self.marks.fuse or any(map(self.foreign, directory)):
             return False
         for part in directory:
             self.descriptor(part, path)

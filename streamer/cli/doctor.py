@@ -64,7 +64,7 @@ def doctor(context: typer.Context, as_json: Json = False, state: State = None, s
 
     Exit code 0 if everything needed for core use works, else 1.
 
-    Mounting overlays is needed for root's stores only: an ordinary user's own are read without, more slowly.
+    Mounting overlays is needed for root's stores only: an ordinary user's own are read without.
     """
     chosen = settings(context, state, store)
     embedded = _embedded(chosen)
@@ -86,17 +86,29 @@ def doctor(context: typer.Context, as_json: Json = False, state: State = None, s
 def _program() -> Iterator[Finding]:
     from aiohttp.http_parser import HttpRequestParser
 
+    from streamer import native
+
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("program", "python", sys.version_info >= (3, 11), True, f"Python {version}; 3.11 and later will do.")
-    native = HttpRequestParser.__module__.endswith("_http_parser")
+    compiled = HttpRequestParser.__module__.endswith("_http_parser")
     yield Finding(
         "program",
         "http-parser",
-        native,
+        compiled,
         True,
         "aiohttp has its C parser."
-        if native
+        if compiled
         else "aiohttp lacks its C parser and `streamer serve` refuses to start: install aiohttp from a wheel.",
+    )
+    yield Finding(
+        "program",
+        "inner-loop",
+        native.available(),
+        False,
+        "File systems are read by the compiled inner loop."
+        if native.available()
+        else "The compiled inner loop is missing, and file system exports are several times slower: install streamer "
+        "where there is a C compiler (cc).",
     )
 
 

@@ -35,5 +35,6 @@ async def downloaded(
                 async with destination(output, suggestion) as opened:
                     report = await stream(node, request, opened.write, verify=verify, watch=watch)
                     await opened.commit()
-    if report.unverified and sys.stderr.isatty():
-        say(f"the digest was not checked ({report.unverified}); length and version were")
+    if report.unverified and (report.versioned or sys.stderr.isatty()):
+        rest = "; length and version were" if report.versioned else ""
+        say(f"the digest was not checked ({report.unverified}){rest}")

@@ -32,6 +32,8 @@ class Report:
     """Whether the service told the digest, and it is right."""
     unverified: str = ""
     """Why not; empty if nobody wanted to know."""
+    versioned: bool = False
+    """Whether length and version were known, and all bytes are of that version."""
 
 
 async def download(
@@ -86,6 +88,8 @@ class _Download:
 
     async def _keep(self, file: Part) -> None:
         """What is there outlives the process, or nothing is left."""
+        if file.published:
+            return
         if self._transfer is None or not self._transfer.done:
             if self._ours or file.blank:
                 await anyio.to_thread.run_sync(file.remove)
@@ -93,8 +97,11 @@ class _Download:
         try:
             await self._transfer.save()
         except OSError:
-            pass  # a full disk: the journal of a second ago stands
-        percent = self._transfer.done * 100 // max(self._transfer.size, 1)
+            pass  # a full disk: the journal of a second ago stands, if there is one
+        if not self._transfer.saved:
+            await anyio.to_thread.run_sync(file.remove)
+            return
+        percent = self._transfer.saved * 100 // max(self._transfer.size, 1)
         self._watch.note(f"{percent} % of {self._path} are kept: the same command goes on from there")
 
     async def _versions(self, file: Part) -> Report:
@@ -129,7 +136,7 @@ class _Download:
                 self._transfer = Transfer(self._node, self._request, answer.offer, file, Spans(), self._watch)
             told = await self._transfer.run(answer, self._jobs, verify=self._verify)
         await anyio.to_thread.run_sync(file.publish)
-        return Report(self._transfer.size, told is not None and told.digest is not None, told.why if told else "")
+        return Report(self._transfer.size, told is not None and told.digest is not None, told.why if told else "", True)
 
     async def _opened(self) -> Answer | None:
         """The answer that covers the first gap. None if there is none, and the source is the same as ever."""

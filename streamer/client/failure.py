@@ -26,6 +26,7 @@ _LONGEST_DETAIL = 2000
 
 _PASSING = frozenset({408, 425, 429, 502, 503, 504})
 _CHANGED = frozenset({412, 416})
+_REDIRECTS = frozenset({300, 301, 302, 303, 305, 307, 308})
 
 
 class Unreachable(StreamerError):
@@ -77,15 +78,19 @@ def _codes() -> dict[str, type[StreamerError]]:
 
 
 _BY_CODE = _codes()
-del _BY_CODE["consumer_gone"]  # the service's own business: here a reader that left would be ours
+for _code in ("consumer_gone", "digest_mismatch"):  # the service's own business: here they would tell of ours
+    del _BY_CODE[_code]
 
 
-def refusal(service: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
-    """What to raise for an answer that is no archive: a StreamerError, Transient, or Changed."""
-    if 300 <= status < 400:
+def refusal(
+    service: str, status: int, headers: Mapping[str, str], body: bytes, *, conditional: bool = True
+) -> Exception:
+    """What to raise for an answer that is no archive: a StreamerError, Transient, or, where the request was
+    `conditional` or for a part, Changed."""
+    if status in _REDIRECTS:
         target = headers.get("Location", "")[:300]
         return InvalidRequest(f"{service} redirects to {target!r}, and is not followed: give the address itself")
-    if status in _CHANGED:
+    if status in _CHANGED and conditional:
         return Changed()
     code, detail = _problem(body)
     if code == "internal" and detail:

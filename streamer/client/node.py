@@ -58,6 +58,8 @@ class Answer:
         except (aiohttp.ClientError, OSError):
             raise self._broken() from None
         self._position += len(data)
+        if self.offer.size is not None and self._position > self._stop:
+            raise SourceFailed(f"{self._service} sent more than the {self._stop - self.start} bytes it promised")
         if not data and self.offer.size is not None and self._position != self._stop:
             raise self._broken()
         return data
@@ -133,7 +135,7 @@ class Node:
                     response.close()
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise self._unreachable(error, limit) from None
-        raise refusal(str(self), response.status, response.headers, body)
+        raise refusal(str(self), response.status, response.headers, body, conditional=bool(headers))
 
     @staticmethod
     async def _problem(response: aiohttp.ClientResponse) -> bytes:

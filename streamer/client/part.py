@@ -31,6 +31,8 @@ class Part:
         self._target = target
         self._name = name
         self._published = False
+        self._failed: OSError | None = None
+        """The first failure to write. Kernels tell of one once: to ask again would be answered that all is well."""
 
     def journal(self) -> Journal | None:
         """What an earlier download left; None if nothing that can be used."""
@@ -50,8 +52,13 @@ class Part:
         """Whether nothing was ever written."""
         return not os.fstat(self.fd).st_size and _stat(self._name + ".json", self._directory) is None
 
+    @property
+    def published(self) -> bool:
+        """Whether the target's name is this file's."""
+        return self._published
+
     def write(self, data: memoryview, position: int) -> None:
-        with self._about():
+        with self._about(), self._writing():
             while data:
                 written = os.pwrite(self.fd, data, position)
                 data, position = data[written:], position + written
@@ -61,7 +68,8 @@ class Part:
         if self._published:
             return
         with self._about():
-            os.fdatasync(self.fd)
+            with self._writing():
+                os.fdatasync(self.fd)
             fresh = self._name + ".json.new"
             with suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=self._directory)
@@ -87,10 +95,9 @@ class Part:
     def publish(self) -> None:
         """Makes the whole file durable and gives it the target's name in one step, in place of what was there."""
         with self._about():
-            replaced = _stat(self._target, self._directory)
-            if replaced is not None and stat.S_ISREG(replaced.st_mode):
-                os.fchmod(self.fd, replaced.st_mode & 0o777)  # what replaces a private file is as private
-            os.fsync(self.fd)
+            _as_private(self.fd, _stat(self._target, self._directory))
+            with self._writing():
+                os.fsync(self.fd)
             os.rename(self._name, self._target, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._published = True
             self._unlink(self._name + ".json")
@@ -105,6 +112,16 @@ class Part:
     def _unlink(self, name: str) -> None:
         with suppress(OSError):
             os.unlink(name, dir_fd=self._directory)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._failed is not None:
+            raise OSError(self._failed.errno, self._failed.strerror)
+        try:
+            yield
+        except OSError as error:
+            self._failed = error
+            raise
 
     @contextmanager
     def _about(self) -> Iterator[None]:
@@ -128,9 +145,7 @@ def part(path: str) -> Iterator[Part]:
         name = part_name(target)
         fd = _locked(directory, name, path)
         stack.callback(os.close, fd)
-        replaced = _stat(target, directory)
-        if replaced is not None and stat.S_ISREG(replaced.st_mode):
-            os.fchmod(fd, replaced.st_mode & 0o777)
+        _as_private(fd, _stat(target, directory))
         yield Part(fd, directory, target, name)
 
 
@@ -176,6 +191,12 @@ def _locked(directory: int, name: str, path: str) -> int:
 def _ours(found: os.stat_result) -> bool:
     """Whether nobody else could have a hand in it: in a directory that all may write to, names can be taken."""
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink <= 1
+
+
+def _as_private(fd: int, replaced: os.stat_result | None) -> None:
+    """What replaces a private file is as private; never less so than a new one, whoever made what is replaced."""
+    if replaced is not None and stat.S_ISREG(replaced.st_mode):
+        os.fchmod(fd, os.fstat(fd).st_mode & replaced.st_mode & 0o777)
 
 
 def _in_the_way(directory: int, name: str, path: str) -> NotPermitted:

@@ -60,20 +60,20 @@ class _Stream:
         assert offer is not None
         if not self._verify:
             return Report(self._sent, verified=False)
-        if offer.etag is None and offer.digest is None:
+        if offer.digest is None and (offer.etag is None or offer.size is None):
             return Report(self._sent, False, NO_VERSION)
         self._say("verifying")
         told = await asked(self._node, self._request, offer, self._watch.note)
         if told.digest is not None:
             compare(self._node, self._request, told.digest, self._hash.digest())
-        return Report(self._sent, told.digest is not None, told.why)
+        return Report(self._sent, told.digest is not None, told.why, offer.resumable)
 
     async def _pass(self) -> None:
         """As much as one connection gives."""
         offer = self._offer
         if offer is None or offer.size is None or not self._sent:
             answer = await self._node.open(self._request)
-        elif self._sent == offer.size:
+        elif self._sent >= offer.size:
             return
         else:
             answer = await self._node.open(self._request, (self._sent, offer.size), offer.etag)

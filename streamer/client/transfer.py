@@ -37,6 +37,11 @@ class Transfer:
         return self._done.total
 
     @property
+    def saved(self) -> int:
+        """Bytes that the journal on disk says are there."""
+        return self._saved
+
+    @property
     def gap(self) -> Span | None:
         """The first that are missing."""
         return next(iter(self._done.gaps(self.size)), None)

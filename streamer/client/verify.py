@@ -15,7 +15,7 @@ from streamer.client.failure import Changed, Transient, Unreachable
 from streamer.client.node import Node
 from streamer.client.patience import Patience
 from streamer.client.request import Request
-from streamer.errors import DigestMismatch, StreamerError
+from streamer.errors import DigestMismatch, SourceChanged, SourceFailed, StoreDamaged, StreamerError
 
 _BLOCK = 1 << 20
 _STEP = 16 << 20
@@ -86,7 +86,13 @@ async def asked(node: Node, request: Request, offer: Offer, note: Callable[[str]
                 raise Unreachable(f"all bytes are there, but not the digest to check them by: {error}") from None
         except Changed:
             return Told(None, "the source has changed since")
+        except (SourceChanged, SourceFailed, StoreDamaged) as error:
+            raise type(error)(
+                f"all bytes are there, but {node} could not read them again for their digest: {error}"
+            ) from None
         except StreamerError as error:
+            if type(error) is StreamerError:  # an error inside the service
+                raise
             return Told(None, str(error))
         else:
             return Told(found.digest, "" if found.digest else f"{node} tells no digest")

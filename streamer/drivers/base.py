@@ -31,13 +31,15 @@ class Start:
 
     `roots` are descriptors, valid in the block that gave this: one directory, or the layers of one, topmost first; then
     `marks` is what overlay attributes begin with. All are of one file system. Empty if the node is no directory.
-    `nodes` gives what lies at a place and below it, as the walk of the tree would.
+    `nodes` gives what lies at a place and below it, as the walk of the tree would. `settled` is called once the names
+    in the roots were listed: SourceChanged if they may be those of a directory that is being removed.
     """
 
     node: Node
     roots: tuple[int, ...]
     marks: str | None
     nodes: Callable[[Place], Generator[Node, None, None]]
+    settled: Callable[[], None]
 
 
 class Tree(Protocol):

@@ -33,15 +33,18 @@ class OverlayDriver:
         """See `Driver`. A single directory is not mounted either: its whiteouts would show, which a mount hides."""
         check_marks(snapshot)
         whole = Mount(snapshot.layers, snapshot.userxattr)
-        if not whole.layers or (len(whole.layers) > 1 and not unmounted and table.possible(whole)):
-            with trees.mounted(table, whole, shared=shared) as tree:
-                yield tree
-            return
-        with (
-            trees.opened(table, whole.layers, shared=shared) as roots,
-            Layers(roots, snapshot.userxattr) as layers,
-        ):
-            yield trees.Merged(layers)
+        mountable = len(whole.layers) > 1 and table.possible(whole)
+        if whole.layers and (unmounted or not mountable):
+            with (
+                trees.opened(table, whole.layers, shared=shared) as roots,
+                Layers(roots, snapshot.userxattr) as layers,
+            ):
+                tree = trees.Merged(layers)
+                if not mountable or tree.direct:
+                    yield tree
+                    return
+        with trees.mounted(table, whole, shared=shared) as mounted:
+            yield mounted
 
     def comparable(self, snapshot: Snapshot, parent: Snapshot | None) -> bool:
         """Whether exactly one directory was laid on `parent`: a container on its image, or one layer on those below."""

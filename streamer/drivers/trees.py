@@ -8,6 +8,7 @@ import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
+from streamer import native
 from streamer.changeset.change import Node
 from streamer.changeset.descriptor import open_below, open_directory, open_in_root
 from streamer.changeset.failures import changed, name_too_long, reading_failed
@@ -84,7 +85,7 @@ class _Mounted:
             def below(place: Place) -> Generator[Node, None, None]:
                 return branch(place.parent, place.name, place.path, device, told)
 
-            yield Start(node, roots, None, below)
+            yield Start(node, roots, None, below, lambda: None)
 
     @contextmanager
     def _above(self, path: bytes) -> Iterator[tuple[int, bytes]]:
@@ -111,6 +112,12 @@ class Merged:
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
         self._stack = layers.stack
+
+    @property
+    def direct(self) -> bool:
+        """Whether `start` is of use: whether the layers themselves can be walked."""
+        root = self._stack.root
+        return len(root) <= native.MOST_ROOTS and self._stack.simple(root, b"")
 
     def status(self, path: bytes) -> os.stat_result:
         head, base = _split(path)
@@ -151,7 +158,7 @@ class Merged:
             parts: Directory = ()
             if stat.S_ISDIR(node.stat.st_mode):
                 parts = branches.directory(base)
-                if not parts or not self._stack.simple(parts, base):
+                if not parts or not self._stack.simple(parts, base) or len(parts) > native.MOST_ROOTS:
                     yield None
                     return
                 for part in parts:
@@ -161,7 +168,12 @@ class Merged:
             def below(place: Place) -> Generator[Node, None, None]:
                 return branches.nodes(place.path, parts[place.layer].layer)
 
-            yield Start(node, tuple(roots), self._stack.marks.prefix, below)
+            def settled() -> None:
+                # Below the start the compiled walk sees to it by itself.
+                if len(parts) > 1 and parts[0].layer == 0 and not self._stack.in_place(parts[0], base):
+                    raise changed(base, "it was removed")
+
+            yield Start(node, tuple(roots), self._stack.marks.prefix, below, settled)
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

@@ -32,7 +32,9 @@ OPAQUE = b".wh..wh..opq"
 _WHOLE = 128 << 10
 """Files up to this size are read at once and travel with their header in one chunk."""
 
-_FACT = struct.Struct("<BHIIQQqq")
+_FACT = struct.Struct("<BHIIQQQQ")
+_BITS = (1 << 64) - 1
+"""Times before 1970 and after 2262 are cut to so many bits, as in C."""
 
 _TYPES = {
     stat.S_IFDIR: tar.DIRECTORY,
@@ -279,7 +281,7 @@ def fact(entry: Entry, header: bytes, status: os.stat_result | None) -> bytes:
     if status is not None:
         inode = 0 if entry.type == tar.DIRECTORY else status.st_ino  # an overlay may number directories anew
         mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
-    plain = _FACT.pack(entry.type[0], entry.mode, entry.uid, entry.gid, entry.size, inode, mtime, ctime)
+    plain = _FACT.pack(entry.type[0], entry.mode, entry.uid, entry.gid, entry.size, inode, mtime & _BITS, ctime & _BITS)
     said = plain + entry.name + b"\0" + entry.linkname + b"\0"
     if entry.xattrs or entry.sparse is not None or entry.devmajor or entry.devminor:
         return said + header

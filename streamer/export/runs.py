@@ -68,6 +68,7 @@ def _packed(
     except OSError as error:
         raise reading_failed(node.path, error) from None
     with contextlib.closing(walk):
+        start.settled()
         yield from _steps(walk, packer, session, cursor, start, resume)
 
 
@@ -83,7 +84,10 @@ def _steps(
     enough = _FIRST
     while True:
         session.check()
-        step = walk.step(read=cursor.read, facts=cursor.note, enough=enough, limit=cursor.limit - cursor.offset)
+        try:
+            step = walk.step(read=cursor.read, facts=cursor.note, enough=enough, limit=cursor.limit - cursor.offset)
+        except OSError as error:
+            raise reading_failed(error.filename, error) from None
         enough = native.ENOUGH
         handed = step.handed
         if step.size or (handed is None and not step.done):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 from streamer.errors import SourceChanged
 from streamer.export.closing import closing
+from streamer.export.workers import Workers
+
+_ALONE = 4 << 20
+"""Bytes that are hashed where they are made: a thread is worth its start for more."""
+_AHEAD = 4
+"""Chunks that wait for their hashing, at most."""
 
 
 def verified(chunks: Iterator[bytes], what: str, size: int | None, digest: str | None) -> Iterator[bytes]:
@@ -22,18 +30,28 @@ def verified(chunks: Iterator[bytes], what: str, size: int | None, digest: str |
 def _verified(chunks: Iterator[bytes], what: str, size: int | None, digest: str | None) -> Iterator[bytes]:
     algorithm, _, expected = (digest or "sha256:").partition(":")
     hasher = hashlib.new(algorithm) if digest is not None else None
+    waiting: deque[Future[None]] = deque()
     total = 0
     held: bytes | None = None
-    with closing(chunks) as source:
-        for chunk in source:
-            total += len(chunk)
-            if size is not None and total > size:
-                raise SourceChanged(f"cannot export {what}: it became longer than the {size} bytes announced")
-            if hasher is not None:
-                hasher.update(chunk)
-            if held is not None:
-                yield held
-            held = chunk
+    with Workers(1) as workers, closing(chunks) as source:
+        try:
+            for chunk in source:
+                total += len(chunk)
+                if size is not None and total > size:
+                    raise SourceChanged(f"cannot export {what}: it became longer than the {size} bytes announced")
+                if hasher is not None and total <= _ALONE:
+                    hasher.update(chunk)
+                elif hasher is not None:  # beside the making of the next chunks, in order: there is one worker
+                    waiting.append(workers.submit(hasher.update, chunk))
+                    if len(waiting) > _AHEAD:
+                        waiting.popleft().result()
+                if held is not None:
+                    yield held
+                held = chunk
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            workers.settle(waiting)
     if size is not None and total != size:
         raise SourceChanged(f"cannot export {what}: it gave {total} bytes of the {size} announced")
     if hasher is not None and hasher.hexdigest() != expected:

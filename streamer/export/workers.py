@@ -1,4 +1,4 @@
-"""Threads that compute for an export's thread while that goes on with making its tar.
+"""Threads that compute for an export's thread (compress, hash) while that goes on with making its tar.
 
 An export's own thread holds its leases and is the only one that may advance or close its source. Workers never see
 either: they are given blocks of bytes and a function, and hold nothing else. Compressors release the interpreter's

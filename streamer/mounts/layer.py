@@ -17,8 +17,10 @@ from streamer.errors import (
     StoreDamaged,
     StreamerError,
 )
+from streamer.mounts import kernel
 from streamer.mounts.mount import Mount
 from streamer.mounts.overlay import check_count
+from streamer.mounts.ways import ATTRIBUTES
 
 _LAYER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -38,6 +40,16 @@ def opened_layers(mount: Mount) -> Iterator[list[int]]:
             layers.append(_opened(path, f"layer {len(layers) + 1} of {len(mount.layers)} (topmost first)"))
             stack.callback(os.close, layers[-1])
         yield layers
+
+
+def guarded(directory: int) -> int:
+    """The directory, which somebody may write to while it is read, without its devices: a file that becomes one between
+    look and open is refused by the kernel. Just the same directory where this process may not mount: then it cannot
+    open the devices of others either. A descriptor that the caller closes."""
+    try:
+        return kernel.guarded_clone(directory, ATTRIBUTES)
+    except OSError:
+        return os.dup(directory)
 
 
 def readable(directory: int) -> int:

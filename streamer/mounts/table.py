@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from streamer.errors import Draining, MountFailed
-from streamer.mounts.layer import empty_directory, opened_layers, readable
+from streamer.mounts.layer import empty_directory, guarded, opened_layers, readable
 from streamer.mounts.mount import Mount
 from streamer.mounts.overlay import LAYERS_MAX, mount_overlay, possible_way
 from streamer.mounts.ways import Way
@@ -38,6 +38,8 @@ class _Entry:
 
     mount: Mount
     key: Hashable
+    shared: bool
+    """Whether nobody writes to it."""
     leases: int = 0
     descriptor: int | None = None
     mounting: threading.Lock = field(default_factory=threading.Lock)
@@ -105,7 +107,7 @@ class MountTable:
         with self._books:
             if self._closed:
                 raise Draining("no more file systems are opened: the service is shutting down")
-            entry = self._entries.setdefault(key, _Entry(mount, key))
+            entry = self._entries.setdefault(key, _Entry(mount, key, shared))
             entry.leases += 1
             self._leased += 1
             return entry
@@ -114,16 +116,17 @@ class MountTable:
         # Whoever comes while another mounts the same waits here, and tries for itself if that one failed.
         with entry.mounting:
             if entry.descriptor is None:
-                entry.descriptor = self._mounted_now(entry.mount, layers)
+                entry.descriptor = self._mounted_now(entry, layers)
             # Not a duplicate: listing a directory moves the offset, which duplicates have in common.
             return readable(entry.descriptor)
 
-    def _mounted_now(self, mount: Mount, layers: Sequence[int]) -> int:
+    def _mounted_now(self, entry: _Entry, layers: Sequence[int]) -> int:
+        mount = entry.mount
         try:
             if not layers:
                 mounted = empty_directory()
             elif len(layers) == 1:
-                mounted = os.dup(layers[0])
+                mounted = os.dup(layers[0]) if entry.shared else guarded(layers[0])
             else:
                 mounted = mount_overlay(layers, userxattr=mount.userxattr, way=self._way)
         except BaseException:

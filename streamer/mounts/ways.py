@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from streamer.mounts import kernel
 
-_ATTRIBUTES = kernel.RDONLY | kernel.NOSUID | kernel.NODEV | kernel.NOEXEC
+ATTRIBUTES = kernel.RDONLY | kernel.NOSUID | kernel.NODEV | kernel.NOEXEC
 
 OPTIONS_MAX = 4095
 """Bytes of mount(2)'s options that the kernel reads; it mounts a cut list of layers without a word."""
@@ -42,7 +42,7 @@ class Way(enum.StrEnum):
                     context.flag(key)
                 else:
                     context.string(key, value)
-            return context.mounted(_ATTRIBUTES)
+            return context.mounted(ATTRIBUTES)
 
     def add(self, context: kernel.Context, key: bytes, directory: int) -> None:
         if self is Way.DESCRIPTORS:
@@ -90,7 +90,7 @@ def _mount_privately(layers: Sequence[int], *, userxattr: bool) -> int:
         # escaping. The working directory is this thread's own since it left the namespace.
         os.chdir("/proc/self/fd")
         # Any directory can be the mount point in a namespace nobody else sees; /proc is certainly there.
-        kernel.mount_overlay(b"/proc", _ATTRIBUTES, options)
+        kernel.mount_overlay(b"/proc", ATTRIBUTES, options)
         return kernel.clone_mount(b"/proc")
 
 

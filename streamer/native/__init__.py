@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Final
 
 LIBRARY: Final = Path(__file__).parent / "_walk.so"
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the functions; a library left over from another version is not used."""
 
 WHOLE: Final = 128 << 10
 """Files up to this many bytes are packed by the library, larger ones are handed over."""
+MOST_ROOTS: Final = 250
+"""Layers that a walk takes."""
 ENOUGH: Final = 256 << 10
 """Bytes of archive that one step makes, about."""
 _ROOM: Final = ENOUGH + WHOLE + (64 << 10)
 _FACTS: Final = 128 << 10
 _NEVER: Final = (1 << 63) - 1
-_MORE, _DONE, _HANDED = range(3)
+_MORE, _DONE, _HANDED, _FAILED = range(4)
 
 
 class _Step(ctypes.Structure):
@@ -37,6 +39,7 @@ class _Step(ctypes.Structure):
         ("reason", ctypes.c_int32),
         ("parent", ctypes.c_int32),
         ("layer", ctypes.c_int32),
+        ("error", ctypes.c_int32),
         ("path", ctypes.c_void_p),
         ("length", ctypes.c_uint64),
         ("name", ctypes.c_uint64),
@@ -159,7 +162,8 @@ class Walk:
     def step(self, *, read: bool, facts: bool = True, enough: int = ENOUGH, limit: int = _NEVER) -> Step:
         """Goes on for about `enough` bytes, but not into an entry that reaches beyond `limit` bytes from here.
 
-        Without `read` only directories are opened, and no `data` comes."""
+        Without `read` only directories are opened, and no `data` comes. OSError, with the directory's path, if names
+        cannot be listed."""
         if read and self._out is None:
             self._out = ctypes.create_string_buffer(_ROOM)
         out = self._out if read else None
@@ -174,6 +178,8 @@ class Walk:
             ctypes.byref(done),
         )
         path = ctypes.string_at(done.path, done.length) if done.path and done.reason != _DONE else None
+        if done.reason == _FAILED:
+            raise OSError(done.error, os.strerror(done.error), path)
         handed = None
         if done.reason == _HANDED and path is not None:
             handed = Handed(path, path[done.name :], done.parent, done.layer)

@@ -1,7 +1,7 @@
 /* Where the page cache is cold, each file costs the walk some waiting for a disk that could serve many at once. So a
  * second, light walk goes in front of it, over names only, and a few threads look at what it finds: they bring inodes
  * and content into the page cache and give nothing to anybody. It is begun once a step has read much from a disk, and
- * ends itself once its threads find everything cached. Nobody waits for it but `streamer_walk_close`. Included by `walk.c`. */
+ * ends itself once its threads find everything cached. It is waited for where it ends only. Included by `walk.c`. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -138,7 +138,7 @@ static void *scouting(void *given) {
         int fd = open_directory(part->fd, name_at(level, index));
         if (fd < 0) continue;
         if (fstat(fd, &st) < 0 || st.st_dev != walk->device) close(fd);
-        else descend(walk, index, fd, 0);
+        else descend(walk, index, fd, 0, 0);
     }
     end(scout);
     return NULL;
@@ -172,6 +172,7 @@ static void send_out(struct walk *walk, int reads) {
         free(scout);
         return;
     }
+    scout->walk->most = root->width + FEW_OPEN;
     scout->reads = reads;
     pthread_mutex_init(&scout->lock, NULL);
     pthread_cond_init(&scout->work, NULL);

@@ -19,7 +19,8 @@
 
 #define LEVELS 60        /* below `changeset.trail.OPEN`: that many directories one in the other */
 #define MOST_OPEN 256    /* parts of all of them that are open at a time */
-#define MOST_PARTS 250   /* of one directory; a byte holds the number of one */
+#define FEW_OPEN 48      /* the same of a walk that reads ahead, besides its roots: it can do without */
+#define MOST_PARTS 250   /* of one directory; a byte holds the number of one; `streamer.native.MOST_ROOTS` */
 #define NAMES (64 << 10) /* bytes asked of getdents64 at a time */
 #define LONGEST 8192     /* of a path; longer ones are handed over */
 
@@ -42,12 +43,14 @@ struct level {
     struct name *order;
     size_t count, next;
     size_t prefix; /* length of the path of this directory, with its slash */
+    int listed;
 };
 
 struct walk {
     struct level levels[LEVELS];
     int depth; /* levels in use */
     int open;  /* parts of them */
+    int most;  /* of these */
     dev_t device;
     const char *marks;   /* what attributes of overlays begin with; NULL where none have a meaning */
     int64_t latest;      /* no mtime later than this, nanoseconds */
@@ -57,7 +60,7 @@ struct walk {
     size_t root;         /* length of the prefix of every name */
     struct scout *scout; /* reads ahead, while that is of use */
     uint64_t passed;     /* entries done or handed over */
-    char path[LONGEST + 512];
+    char path[LONGEST + 1024]; /* some file systems have names of 765 bytes */
     char list[4096];
     char marks_kept[32];
 };
@@ -115,6 +118,7 @@ static int before(const void *a, const void *b, void *names) {
 }
 
 static int list(struct level *level) {
+    level->listed = 1;
     char *buffer = malloc(NAMES);
     size_t used = 0, room = 0, places = 0;
     if (buffer == NULL) return -1;
@@ -122,6 +126,7 @@ static int list(struct level *level) {
         for (;;) {
             long got = syscall(SYS_getdents64, level->parts[part]->fd, buffer, NAMES);
             if (got < 0 && errno == EINTR) continue;
+            if (got < 0 && errno == ENOENT) break; /* removed while it is open: it has no names any more */
             if (got < 0) {
                 free(buffer);
                 return -1;
@@ -153,7 +158,7 @@ static int list(struct level *level) {
             }
         }
     free(buffer);
-    qsort_r(level->order, level->count, sizeof *level->order, before, level->names);
+    if (level->count) qsort_r(level->order, level->count, sizeof *level->order, before, level->names);
     return 0;
 }
 
@@ -230,14 +235,15 @@ static int in_place(int above, const char *name, int fd) {
 }
 
 /* Enters the directory that the index of the last level names, `fd` being the topmost part's, which is taken over. 0, or
- * -1 with nothing changed where it has to be handed over. */
-static int descend(struct walk *walk, size_t index, int fd, size_t prefix) {
+ * -1 with nothing changed where it has to be handed over. With `later` its names are not listed yet, if it is of one
+ * layer only. */
+static int descend(struct walk *walk, size_t index, int fd, size_t prefix, int later) {
     struct level *above = &walk->levels[walk->depth - 1];
     size_t end = behind(above, index);
     const char *name = name_at(above, index);
     int top = part_at(above, index);
     enum mark mark = marked_directory(walk, fd, walk->list, sizeof walk->list);
-    if (walk->depth == LEVELS || mark == STRANGE || walk->open + (int)(end - index) > MOST_OPEN
+    if (walk->depth == LEVELS || mark == STRANGE || walk->open + (int)(end - index) > walk->most
         || begin(walk, (int)(end - index), prefix) == NULL) {
         close(fd);
         return -1;
@@ -259,6 +265,7 @@ static int descend(struct walk *walk, size_t index, int fd, size_t prefix) {
         if (add(walk, below, part->layer) < 0) goto failed;
     }
     struct level *inside = &walk->levels[walk->depth - 1];
+    if (later && inside->width == 1) return 0;
     if (list(inside) < 0) goto failed;
     if (inside->width > 1 && inside->parts[0]->layer == 0 && !in_place(above->parts[top]->fd, name, fd)) goto failed;
     return 0;
@@ -289,6 +296,7 @@ static struct walk *opened(const int *roots, int count, const char *marks, const
     struct walk *walk = calloc(1, sizeof *walk);
     if (walk == NULL) return NULL;
     walk->root = prefix_length;
+    walk->most = MOST_OPEN;
     memcpy(walk->path, prefix, prefix_length);
     if (marks != NULL) walk->marks = strcpy(walk->marks_kept, marks);
     if (begin(walk, count, prefix_length) == NULL) goto failed;
@@ -328,7 +336,7 @@ static struct walk *opened(const int *roots, int count, const char *marks, const
         if (fstat(fd, &st) < 0 || st.st_dev != walk->device) { close(fd); break; }
         memcpy(walk->path + level->prefix, name, length);
         walk->path[level->prefix + length] = '/';
-        if (descend(walk, low, fd, level->prefix + length + 1) < 0) break;
+        if (descend(walk, low, fd, level->prefix + length + 1, 0) < 0) break;
         level->next = behind(level, low);
     }
     return walk;

@@ -15,11 +15,13 @@
 
 #include "ahead.h"
 
-#define VERSION 3
+#define VERSION 4
 #define FACT 43                       /* the part of a fact that always has the same length */
 #define FACTS (FACT + LONGEST + 256)  /* more than the fact of one entry can be */
 
-enum reason { MORE = 0, DONE = 1, HANDED = 2 };
+#define WIDE (256 << 10)              /* bytes of a directory whose names take a moment to list */
+
+enum reason { MORE = 0, DONE = 1, HANDED = 2, FAILED = 3 };
 
 /* What one call did; `streamer.native` has the same fields. */
 struct step {
@@ -31,7 +33,9 @@ struct step {
     int32_t reason;
     int32_t parent;     /* HANDED: the directory that the entry is in; valid until the next call */
     int32_t layer;      /* HANDED: which of the roots that directory is below */
-    const char *path;   /* MORE: of the next entry; HANDED: of the one handed over, behind all that was done */
+    int32_t error;      /* FAILED: why the names in a directory, whose entry is done, could not be listed */
+    const char *path;   /* MORE: of the next entry, NULL where that is not known yet; HANDED: of the one handed over,
+                         * behind all that was done; FAILED: of the directory */
     uint64_t length;    /* of `path` */
     uint64_t name;      /* where its last component begins */
 };
@@ -169,13 +173,26 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
     memset(step, 0, sizeof *step);
     step->newest = INT64_MIN;
     for (;;) {
+        struct level *level = walk->depth ? &walk->levels[walk->depth - 1] : NULL;
+        if (level != NULL && !level->listed) {
+            step->path = NULL;
+            step->reason = MORE;
+            if (step->used) return; /* what there is leaves before a moment is spent on the names */
+            if (list(level) < 0) {
+                step->reason = FAILED;
+                step->error = errno;
+                step->path = walk->path;
+                step->length = level->prefix - 1;
+                return;
+            }
+        }
         while (walk->depth && walk->levels[walk->depth - 1].next == walk->levels[walk->depth - 1].count) leave(walk);
         if (!walk->depth) {
             step->reason = DONE;
             step->length = 0;
             return;
         }
-        struct level *level = &walk->levels[walk->depth - 1];
+        level = &walk->levels[walk->depth - 1];
         const size_t index = level->next;
         const struct folder *part = level->parts[part_at(level, index)];
         const char *name = name_at(level, index);
@@ -252,7 +269,7 @@ static void go(struct walk *walk, char *out, uint64_t enough, char *facts, uint6
             return;
         }
         if (inside) {
-            int entered = descend(walk, index, fd, end + 1);
+            int entered = descend(walk, index, fd, end + 1, out != NULL && st.st_size >= WIDE);
             fd = -1;
             if (entered < 0) goto handed;
         } else if (out != NULL) {

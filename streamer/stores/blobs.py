@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
+from typing import cast
 
 from streamer.errors import (
     InvalidArchive,
@@ -48,7 +49,36 @@ def opened_blob(opened: Callable[[], int], descriptor: Descriptor, what: str) ->
     Reading raises SourceChanged where the file is gone or ends early, StoreDamaged where it is no regular file of the
     size that its descriptor has, NotPermitted, SourceFailed where the kernel fails to read.
     """
-    return Blob(descriptor, partial(_read, opened, descriptor, what))
+    return Blob(descriptor, ended(partial(_read, opened, descriptor, what), descriptor, what))
+
+
+def ended(read: Reading, descriptor: Descriptor, what: str) -> Reading:
+    """The same reading, but a span that ends where the blob does and does not begin there has read all of it, and
+    compared its digest before the last block is given (SourceChanged): parts which add up to a whole cannot all end
+    well if the blob is another. Who reads the whole compares it himself."""
+    return partial(_ended, read, descriptor, what)
+
+
+def _ended(
+    read: Reading, descriptor: Descriptor, what: str, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
+    if not start or (stop is not None and stop < descriptor.size):
+        yield from read(start, stop)
+        return
+    hasher = hashlib.new(digests.algorithm(digests.parse(descriptor.digest)))
+    held, at = b"", 0
+    with closing(cast("Generator[bytes]", read())) as blocks:
+        for block in blocks:
+            hasher.update(block)
+            before, at = at, at + len(block)
+            if at > start:
+                if held:
+                    yield held
+                held = block[max(0, start - before) :]
+    if hasher.hexdigest() != digests.encoded(descriptor.digest):
+        raise SourceChanged(f"the blob of {what} no longer has its digest {descriptor.digest}")
+    if held:
+        yield held
 
 
 def _read(

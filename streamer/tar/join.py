@@ -24,9 +24,9 @@ def assemble(
     """The archive from byte `start` up to before `stop` (None: its end), in chunks of 256 KiB and more.
 
     `content` is asked, in order, for each file that has a byte in there. What it gives is compared with the size and,
-    wherever it is the whole content, with the CRC-64 in the records before the last block of it is given: SourceChanged
-    names the file that differs. StoreDamaged where the records cannot be read; they are read no further than `stop`.
-    `file` stays its owner's.
+    wherever the content's last byte is in there, all of it with the CRC-64 in the records before that is given, so that
+    parts which add up to a whole cannot all end well if a file is another: SourceChanged names it. StoreDamaged where
+    the records cannot be read; they are read no further than `stop`. `file` stays its owner's.
     """
     return gathered(_pieces(file, content, start, sys.maxsize if stop is None else stop))
 
@@ -44,28 +44,30 @@ def _pieces(file: BinaryIO, content: Contents, start: int, stop: int) -> Generat
             if isinstance(record, bytes):
                 yield record[first:last]
             elif size:
-                given = content(record, first, last)
+                begin = 0 if last == size else first
+                given = content(record, begin, last)
                 if isinstance(given, bytes):
                     _check(record, len(given), crc64.go_iso(given))
                     yield given[first:last]
                 else:
-                    yield from _checked(record, given, first, last)
+                    yield from _checked(record, given, begin, first, last)
 
 
-def _checked(file: File, blocks: Iterator[bytes], first: int, last: int) -> Iterator[bytes]:
-    """The same blocks, which are the bytes `first` to `last` of the content."""
-    given, crc = first, 0
-    whole = last - first == file.size
+def _checked(file: File, blocks: Iterator[bytes], begin: int, first: int, last: int) -> Iterator[bytes]:
+    """The bytes `first` to `last` of the content, of which the blocks are those from `begin` on."""
+    given, crc = begin, 0
+    whole = last - begin == file.size
     try:
         for block in blocks:
-            given += len(block)
+            before, given = given, given + len(block)
             if given > last:
                 raise _changed(file, f"has more than its {last} bytes")
             if whole:
                 crc = crc64.go_iso(block, crc)
                 if given == last:
                     _check(file, given, crc)  # before the last block is given
-            yield block
+            if given > first:
+                yield block if before >= first else block[first - before :]
     finally:
         close = getattr(blocks, "close", None)
         if close is not None:

@@ -9,7 +9,6 @@ from streamer.errors import SourceChanged, shown
 from streamer.tar.entry import Content, Member, Profile
 from streamer.tar.header import encode
 
-_FIRST = 16 << 10
 _CHUNK = 256 << 10
 _PADDING = tuple(bytes(-size % 512) for size in range(512))
 END = bytes(1024)
@@ -53,8 +52,8 @@ def _encoded(members: Iterator[Member], profile: Profile) -> Iterator[Encoded]:
 
 
 def joined(pieces: Iterator[Piece]) -> Iterator[bytes]:
-    """The archive as non-empty chunks: small pieces are gathered to 256 KiB (the first time to 16 KiB, so that a client
-    sees bytes early), a block of 256 KiB or more is passed through as the same object.
+    """The archive as non-empty chunks: small pieces are gathered to 256 KiB, a block of 256 KiB or more is passed
+    through as the same object. The first piece leaves by itself: the next may be long in coming.
 
     A member's content is used up before `pieces` is advanced, and `pieces` is used up before the two zero blocks at
     the end are made, so a generator can make a last check of its source there. On every way out the content iterator in
@@ -63,7 +62,7 @@ def joined(pieces: Iterator[Piece]) -> Iterator[bytes]:
     """
     gathered: list[bytes] = []
     held = 0
-    enough = _FIRST
+    enough = 1
     try:
         for piece in pieces:
             if isinstance(piece, bytes):

@@ -75,14 +75,14 @@ class Asked:
             return 304
         return None
 
-    def verdict(self, size: int, etag: str) -> Verdict:
-        """What an outlined archive is answered with."""
+    def verdict(self, size: int, etag: str | None) -> Verdict:
+        """What an outlined archive is answered with; the whole of it where it has no version (`etag` None)."""
         status = self.unmet(etag)
         if status is not None:
             return Verdict(status)
         if self.head:
             return Verdict(200)
-        if self.range is None or (self.if_range is not None and etag not in self.if_range.strong):
+        if etag is None or self.range is None or (self.if_range is not None and etag not in self.if_range.strong):
             return Verdict(200, (0, size))
         span = self.range.of(size)
         return Verdict(206, span) if span else Verdict(416)

@@ -60,6 +60,12 @@ class Outlet:
         self._waiting: asyncio.Future[None] | None = None
         self._stalled = False
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the connection was broken off because its client took too little. What is raised then may be
+        another's, a cancellation because the connection is lost."""
+        return self._stalled
+
     async def __aenter__(self) -> Outlet:
         self._timer = self._loop.call_later(self._limit, self._look)
         try:
@@ -95,6 +101,8 @@ class Outlet:
         finally:
             self._went_on()
             self._transport.set_write_buffer_limits()
+        if self._stalled:  # a wait for the transport may end well although it was aborted
+            raise ConnectionResetError("the client is gone")
 
     async def _flushed(self) -> None:
         """Nothing waits in the transport any more, of the headers or of an answer before them."""

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from streamer.errors import SourceChanged, StreamerError
+from streamer.errors import SourceChanged, Stalled, StreamerError
 from streamer.export.exporter import ExportStream
 from streamer.export.plan import Choice, ExportPlan, Outline, Span
 from streamer.log import logger
@@ -40,27 +40,34 @@ class BrokenBody(ConnectionError):
 def headers(plan: ExportPlan, outline: Outline | None = None, *, length: bool = True) -> dict[str, str]:
     """What is known of a body beforehand; the same for GET and HEAD. What is in here is right, or else absent.
 
-    Only an outlined archive has a version, and only what has one may be kept: by the client alone, and asked about
-    again before each use.
+    Only an outlined archive of what stands still has a version: a running container may be written without any sign of
+    it (to pages of a file that are mapped and dirty already). And only what has one may be kept: by the client alone,
+    and asked about again before each use.
     """
+    etag = _etag(plan, outline)
     known = {
         hdrs.CONTENT_TYPE: plan.media_type,
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="{plan.filename}"',
-        hdrs.CACHE_CONTROL: "no-store" if outline is None else "private, no-cache",
-        hdrs.ACCEPT_RANGES: "none" if outline is None else "bytes",
+        hdrs.CACHE_CONTROL: "no-store" if etag is None else "private, no-cache",
+        hdrs.ACCEPT_RANGES: "none" if etag is None else "bytes",
         hdrs.VARY: hdrs.ACCEPT_ENCODING,
         "X-Content-Type-Options": "nosniff",
     }
     if plan.coding is not Compression.NONE:
         known[hdrs.CONTENT_ENCODING] = plan.coding.value
+    if etag is not None:
+        known[hdrs.ETAG] = f'"{etag}"'
     if outline is not None:
-        known[hdrs.ETAG] = f'"{outline.etag}"'
         known[hdrs.CONTENT_LENGTH] = str(outline.size)
     elif length and plan.length is not None:
         known[hdrs.CONTENT_LENGTH] = str(plan.length)
     if plan.body_digest is not None and digests.algorithm(plan.body_digest) == "sha256":
         known[digesting.REPR_DIGEST] = digesting.field(digests.encoded(plan.body_digest))
     return known
+
+
+def _etag(plan: ExportPlan, outline: Outline | None) -> str | None:
+    return outline.etag if outline is not None and plan.steady else None
 
 
 async def whole(request: web.Request, plan: ExportPlan, asked: Asked, *, length: bool = True) -> web.StreamResponse:
@@ -72,13 +79,13 @@ async def whole(request: web.Request, plan: ExportPlan, asked: Asked, *, length:
     status = asked.unmet(None)
     if status is not None:
         return _unsent(plan, Verdict(status), known)
-    if asked.head:
-        return web.Response(headers=known)
     announced = plan.length if length else None
     if announced is None and request.version < HttpVersion11:
         raise HttpVersion(
             "an archive of unknown length needs HTTP/1.1: HTTP/1.0 cannot tell a whole body from a cut one"
         )
+    if asked.head:
+        return web.Response(headers=known)
     async with _opened(request.app[SITE], plan) as source:
         return await _sent(request, source, web.StreamResponse(headers=known), announced)
 
@@ -88,7 +95,7 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
     digest = Digesting(plan) if _digest_wanted(request, plan, asked) else None
 
     def span(outline: Outline) -> Span | None:
-        verdict = asked.verdict(outline.size, outline.etag)
+        verdict = asked.verdict(outline.size, _etag(plan, outline))
         if digest is not None and verdict.status == 200:
             digest.make(outline)
         return verdict.span
@@ -101,7 +108,7 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
             known = headers(plan, outline)
             if digest is not None and digest.sha256:
                 known[digesting.REPR_DIGEST] = digesting.field(digest.sha256)
-            verdict = asked.verdict(outline.size, outline.etag)
+            verdict = asked.verdict(outline.size, _etag(plan, outline))
             if verdict.span is None:
                 return _unsent(plan, verdict, known, outline.size)
             start, stop = verdict.span
@@ -117,7 +124,7 @@ async def outlined(request: web.Request, plan: ExportPlan, asked: Asked) -> web.
 
 def _digest_wanted(request: web.Request, plan: ExportPlan, asked: Asked) -> bool:
     """Whether the whole is to be read for its digest: for HEAD only, whose answer can wait for it."""
-    if not asked.head or digesting.REPR_DIGEST in headers(plan):
+    if not (asked.head and plan.steady) or digesting.REPR_DIGEST in headers(plan):
         return False
     return digesting.wanted(request.headers.getall(digesting.WANT_REPR_DIGEST, ()))
 
@@ -159,7 +166,11 @@ async def _sent(
         raise BrokenBody(str(error)) from error
     except BaseException as error:
         gone = isinstance(error, (ConnectionError, asyncio.CancelledError))
-        outcome = "client_gone" if gone else "internal"
+        outcome = Stalled.code if opened.stalled else "client_gone" if gone else "internal"
+        if opened.stalled:
+            log.warning(
+                "body broken off", title=plan.title, bytes=sent, code=outcome, error="the client took too little"
+            )
         raise
     finally:
         site.metrics.exports.labels(plan.kind.value, outcome).inc()

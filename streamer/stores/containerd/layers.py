@@ -33,7 +33,7 @@ class Place:
 def record(engine: Engine, diff_id: str, chain_id: str, blob: Descriptor | None, place: Place | None) -> Layer:
     """The layer, of which the store keeps a blob, an unpacked file system, both or neither."""
     kept = _Kept(engine, f"layer {digests.short(diff_id)} of store {engine.store}", blob, place)
-    read = Blob(blob, kept.read) if blob is not None else None
+    read = Blob(blob, blobs.ended(kept.read, blob, kept.what)) if blob is not None else None
     return Layer(
         store=engine.store,
         diff_id=diff_id,

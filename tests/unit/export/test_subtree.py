@@ -59,13 +59,18 @@ async def test_paths_of_a_changeset(box: Container) -> None:
 
 
 @pytest.mark.parametrize("live", [True, False])
-async def test_only_a_container_may_lose_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
-    (tmp_path / "one").write_text("1")
+@pytest.mark.parametrize("when", ["listed", "looked at"])
+async def test_only_a_container_may_lose_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, live: bool
+) -> None:
+    (tmp_path / "one").write_text("1" * 200_000)  # large enough not to be read by the compiled walk
     (tmp_path / "two").write_text("2")
     opened = pack.content.open_regular
+    if when == "looked at":
+        monkeypatch.setattr(native, "available", lambda: False)
 
     def vanishing(node):  # type: ignore[no-untyped-def]
-        if node.name == b"two":
+        if node.name == (b"one" if when == "listed" else b"two"):
             os.unlink(tmp_path / "two")
         return opened(node)
 
