@@ -13,7 +13,9 @@ How a request becomes bytes (read along, top to bottom):
         export.pack   nodes and changes                      -> archive members
         tar           members                                -> chunks of 256 KiB to 1 MiB
         export        [compress] -> verify -> pipe
-    web.respond       the only place that writes a body; cli.output the only one that writes a file
+    web.respond       the only place that writes a body; cli.output the only one that writes a file where it is run
+    sinks             into object storage or a file: parts and ranges, several at a time; visible only when complete
+    jobs              the same as durable jobs: queued, resumed by the next process, ended once
 
 Leaving the block ends the thread's work at its next chunk; its `with` blocks release leases and descriptors.
 A failure crosses the pipe as an exception: no stream ends cleanly that is not whole.
@@ -21,7 +23,8 @@ A failure crosses the pipe as an exception: no stream ends cleanly that is not w
 Around it, in a service: `entrance` (who gets in: `access` has tokens and scopes, `web` TLS and limits), `systemd`, and
 what is told of it: `log`, `metrics`, `tracing`, `lag`.
 
-Imports go one way: cli, service -> web -> export -> drivers, stores -> mounts, changeset, tar -> oci -> errors.
+Imports go one way: cli, service -> web -> jobs -> sinks -> export -> drivers, stores -> mounts, changeset, tar -> oci,
+access, database -> errors.
 """
 
 __version__ = "0.1.0"

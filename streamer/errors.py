@@ -155,6 +155,18 @@ class Draining(StreamerError):
     code = "draining"
 
 
+class StorageFailed(StreamerError):
+    """Object storage did not keep what it was given: a wrong ETag, an answer that makes no sense."""
+
+    code = "storage_failed"
+
+
+class StorageUnreachable(StorageFailed):
+    """Object storage does not answer, or fails, as often as it was tried."""
+
+    code = "storage_unreachable"
+
+
 class Stalled(StreamerError):
     """The client took nothing for longer than allowed."""
 

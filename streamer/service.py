@@ -10,28 +10,35 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from streamer import log as logs
-from streamer.errors import Draining, NotFound
+from streamer.errors import Conflict, Draining, NotFound, NotPermitted
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.export.tasks import task_group
 from streamer.opening import opened_stores
 from streamer.settings import Settings, environment
+from streamer.sinks.delivery import Manner
+from streamer.sinks.storages import Access
 from streamer.stores.catalog import Catalog
 from streamer.stores.local.store import LocalStore
 
 if TYPE_CHECKING:
+    from streamer.jobs.queue import Queue
     from streamer.web.server import Server
 
 log = logs.logger("streamer.service")
+
+_ENDPOINTS = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL")
+"""What obstore reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,22 @@ async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[S
             yield Service(settings, Catalog(stores), embedded, exports, work)
 
 
+def access(settings: Settings, *, directories: Sequence[Path] | None) -> Access:
+    """How storages are reached. `directories`: below which files may be written, None for everywhere."""
+    variables = environment()
+    if settings.s3_addressing == "auto":
+        path_style = any(variables.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
+    else:
+        path_style = settings.s3_addressing == "path"
+    plain = any(variables.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    return Access(path_style=path_style, directories=directories, plain=plain)
+
+
+def manner(settings: Settings) -> Manner:
+    """How exports are sent."""
+    return Manner(settings.part_size << 20, settings.upload_concurrency)
+
+
 def _no_store(settings: Settings) -> str:
     if settings.stores:
         return "there is no embedded store among those that --store names; --store NAME=local:DIR adds one"
@@ -113,14 +136,17 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
     # Whoever bound sockets for this process has said where it listens, unless somebody said more.
     addresses = settings.listen if not inherited or "listen" in settings.model_fields_set else ()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with task_group() as watching, service(settings) as opened:
+        async with task_group() as watching, service(settings) as opened, AsyncExitStack() as stack:
             watching.start_soon(asked.listen, signals)
+            jobs, no_jobs = await _jobs(opened, stack)
             site = Site(
                 catalog=opened.catalog,
                 local=opened.embedded,
                 exporter=opened.exporter,
                 background=opened.background,
                 health=health,
+                jobs=jobs,
+                no_jobs=no_jobs,
                 stall_timeout=settings.stall_timeout,
                 upload_timeout=settings.upload_timeout,
                 max_import_bytes=settings.max_import_bytes,
@@ -159,11 +185,32 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 asked.on_reload = lambda: watching.start_soon(reload)
                 await asked.to_drain.wait()
                 health.drain()
-                manager.stopping("waiting for open exports")
-                status = await _drain(opened, server, asked, settings)
+                manager.stopping("waiting for open exports and jobs")
+                status = await _drain(opened, jobs, server, asked, settings)
     await anyio.to_thread.run_sync(tracing.close)
     log.info("stopped", status=status)
     return status
+
+
+async def _jobs(opened: Service, stack: AsyncExitStack) -> tuple[Queue | None, str]:
+    """The export jobs of the state directory; none, and why, where this process cannot have them."""
+    from streamer.jobs.opening import jobs
+
+    settings = opened.settings
+    running = jobs(
+        settings.state,
+        opened.catalog,
+        opened.exporter,
+        access=access(settings, directories=settings.export_directories),
+        manner=manner(settings),
+        limit=settings.max_jobs,
+        retention=settings.job_retention,
+    )
+    try:
+        return await stack.enter_async_context(running), ""
+    except (Conflict, NotPermitted) as error:
+        log.warning("no export jobs", error=str(error))
+        return None, str(error)
 
 
 class _Asked:
@@ -188,19 +235,32 @@ class _Asked:
                 os._exit(1)
 
 
-async def _drain(opened: Service, server: Server, asked: _Asked, settings: Settings) -> int:
+async def _drain(opened: Service, jobs: Queue | None, server: Server, asked: _Asked, settings: Settings) -> int:
     """The graceful part of a shutdown; what is left afterwards, the enclosing blocks break off and release."""
     refusal = Draining("the service is shutting down")
+    if jobs is not None:
+        jobs.refuse(refusal)
     opened.exporter.refuse(refusal)
     opened.background.refuse(refusal)
-    log.info("draining", exports=opened.exporter.statistics().open, imports=opened.background.running)
+    log.info(
+        "draining",
+        exports=opened.exporter.statistics().open,
+        imports=opened.background.running,
+        jobs=jobs.running if jobs else 0,
+    )
     await server.close_listeners()
     with anyio.move_on_after(settings.drain_timeout):
         async with task_group() as waiting:
             waiting.start_soon(_cancel_when, asked.to_hurry, waiting.cancel_scope)
+            if jobs is not None:
+                await jobs.idle()  # first: a job opens further exports
             await opened.exporter.idle()
             await opened.background.idle()
-    left = opened.exporter.statistics().open + opened.background.running
+    if jobs is not None:
+        jobs.suspend()  # nothing is lost: the next process goes on with them
+        with anyio.move_on_after(settings.release_timeout):
+            await jobs.idle()
+    left = opened.exporter.read + opened.background.running
     opened.exporter.abort(refusal)
     with anyio.move_on_after(settings.release_timeout):
         await opened.exporter.idle()

@@ -112,6 +112,22 @@ class Settings(BaseSettings):
     pause_limit: float = Field(
         60, gt=0, le=86_400, description="Seconds that a container may stay paused for exports; then it is resumed."
     )
+    part_size: int = Field(16, ge=5, le=4000, description="MiB that are sent to object storage at a time.")
+    upload_concurrency: int = Field(
+        4, ge=1, le=64, description="Parts of one export that are made and sent to object storage at once."
+    )
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Where S3 wants a bucket's name: in the path or in the host name; `auto` is the path where an "
+        "endpoint is set (AWS_ENDPOINT_URL).",
+    )
+    export_directories: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Directories below which export jobs may write files; with none, they may not."
+    )
+    max_jobs: int = Field(4, ge=1, le=1000, description="Export jobs that run at a time; further ones wait.")
+    job_retention: float = Field(
+        30 * 86_400, gt=0, description="Seconds after its end that an export job can still be asked for."
+    )
     max_import_bytes: int = Field(256 * GiB, gt=0, description="Bytes that one import may unpack to.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["auto", "console", "json"] = Field(
@@ -124,7 +140,7 @@ class Settings(BaseSettings):
         "(http://127.0.0.1:4318). Needs the extra `tracing`; empty: no traces. Headers: OTEL_EXPORTER_OTLP_HEADERS.",
     )
 
-    @field_validator("stores", "listen", "hosts", mode="before")
+    @field_validator("stores", "listen", "hosts", "export_directories", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Commas separate addresses in an environment variable; flags come as a sequence."""
@@ -139,6 +155,11 @@ class Settings(BaseSettings):
                 raise ValueError("give an octal mode such as 0660")
             return int(value, 8)
         return value
+
+    @field_validator("export_directories")
+    @classmethod
+    def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(Path(os.path.abspath(each)) for each in value)
 
     @classmethod
     def settings_customise_sources(

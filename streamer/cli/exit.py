@@ -35,6 +35,8 @@ CODES = MappingProxyType(
         "too_many_requests": 10,
         "engine_unreachable": 10,
         "unreachable": 10,
+        "storage_failed": 10,
+        "storage_unreachable": 10,
         "draining": 10,
         "stalled": 10,
         "consumer_gone": BROKEN_PIPE,
@@ -53,7 +55,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy, shutting down, or no answer from an engine or a service: try again"),
+    (10, "busy, shutting down, or no answer (engine, service, storage): try again"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

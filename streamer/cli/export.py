@@ -11,15 +11,17 @@ import typer
 
 from streamer.cli.complain import say
 from streamer.cli.options import Compression, Format, FromStore, Kind, Profile, State, Stores
-from streamer.cli.running import Given, alone, work
+from streamer.cli.running import Given, alone, on, settings
 from streamer.errors import InvalidRequest
+from streamer.sinks.address import is_object
 
 if TYPE_CHECKING:
-    from streamer.export.plan import ExportPlan, Options, Report
+    from streamer.export.plan import ExportPlan, Report
     from streamer.service import Service
 
 
 _SERVICE = "From a running service"
+_STORAGE = "Into object storage"
 Length: TypeAlias = Literal["auto", "known", "unknown"]
 
 _LATEST = (1 << 33) - 1
@@ -60,8 +62,9 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            metavar="FILE|-",
-            help="Where to write. A FILE appears only when it is complete. Without it, standard output.",
+            metavar="FILE|-|URI",
+            help="Where to write: a FILE, or an object as s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY. Either "
+            "appears only when it is complete. Without it, standard output.",
             show_default=False,
         ),
     ] = None,
@@ -115,6 +118,43 @@ def export(
             show_default=False,
         ),
     ] = None,
+    no_overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--no-overwrite", help="Fail (exit code 4) if the FILE or object exists, instead of replacing it."
+        ),
+    ] = False,
+    part_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            min=5,
+            max=4000,
+            help="Into object storage: MiB that are sent at a time (also STREAMER_PART_SIZE; otherwise 16).",
+            show_default=False,
+            rich_help_panel=_STORAGE,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=64,
+            help="Into object storage: parts made and sent at once (also STREAMER_UPLOAD_CONCURRENCY; otherwise 4).",
+            show_default=False,
+            rich_help_panel=_STORAGE,
+        ),
+    ] = None,
+    digest_first: Annotated[
+        bool,
+        typer.Option(
+            "--digest-first",
+            help="Into object storage: read everything once more beforehand, so that the object's metadata has the "
+            "digest also where it is not known.",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = False,
     from_store: FromStore = None,
     state: State = None,
     store: Stores = None,
@@ -187,9 +227,9 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Stream an archive into a file or a pipe.
+    """Stream an archive into a file, a pipe, or object storage.
 
-    A failed export never leaves a file, and never ends a pipe with exit code 0.
+    A failed export never leaves a file or an object, and never ends a pipe with exit code 0.
     """
     if kind != "image" and len(refs) > 1:
         raise InvalidRequest(f"cannot export {len(refs)} things as one {kind}: name one (only images can be several)")
@@ -198,6 +238,7 @@ def export(
     if pause and kind not in ("container", "diff"):
         raise InvalidRequest(f"--pause is for containers and their diffs: a {kind} never changes", parameter="pause")
     subtree = _path(path)
+    image_format = format or "oci"
     if url is None:
         for option, given in (
             ("--jobs", jobs),
@@ -215,6 +256,12 @@ def export(
         from streamer.export.naming import basename
         from streamer.settings import token_file as shown_token
 
+        if is_object(output or "") or no_overwrite:
+            raise InvalidRequest(
+                "a download goes into a FILE or a pipe, and replaces the FILE: leave out --from, or run the export on "
+                "the service",
+                parameter="output",
+            )
         _refuse_own_stores(context, state, store)
 
         request = archive(
@@ -228,7 +275,7 @@ def export(
             mtime=mtime,
             path=subtree,
             pause=bool(pause),
-            format=format or "oci",
+            format=image_format,
             length=length or "auto",
         )
         suggestion = f"{basename(refs[0])}.tar"
@@ -250,7 +297,10 @@ def export(
         return
 
     async def command(service: Service) -> None:
+        from streamer.cli.uploading import uploaded
+        from streamer.export.image import Format
         from streamer.export.plan import Options
+        from streamer.jobs.planning import Wanted, What, planned
         from streamer.tar.compression import Compression
         from streamer.tar.entry import Profile
 
@@ -263,10 +313,15 @@ def export(
             path=subtree,
             pause=bool(pause),
         )
-        plan = await _plan(service, kind, refs, options, format or "oci", from_store)
-        _tell(await _send(service, plan, output))
+        wanted = Wanted(What(kind), tuple(refs), from_store, options, Format(image_format))
+        plan = await planned(service.catalog, wanted)
+        if is_object(output or ""):
+            assert output is not None
+            _tell(await uploaded(service, plan, output, replace=not no_overwrite, digest_first=digest_first))
+        else:
+            _tell(await _send(service, plan, output, replace=not no_overwrite))
 
-    work(context, state, store, command)
+    on(settings(context, state, store, part_size=part_size, upload_concurrency=concurrency), command)
 
 
 def _refuse_own_stores(context: typer.Context, state: Path | None, stores: list[str] | None) -> None:
@@ -302,32 +357,11 @@ def _path(path: str | None) -> bytes:
     return os.fsencode(path or "")
 
 
-async def _plan(
-    service: Service, kind: Kind, refs: list[str], options: Options, format: Format, store: str | None
-) -> ExportPlan:
-    from streamer.export.container import plan_container, plan_rootfs
-    from streamer.export.diff import plan_diff
-    from streamer.export.image import Format as ImageFormat
-    from streamer.export.image import plan_images
-    from streamer.export.layer import plan_layer
-
-    catalog, ref = service.catalog, refs[0]
-    if kind == "layer":
-        return plan_layer(await catalog.layer(ref, store), options)
-    if kind == "diff":
-        return plan_diff(await catalog.container(ref, store), options)
-    if kind == "container":
-        return plan_container(await catalog.container(ref, store), options)
-    if kind == "rootfs":
-        return plan_rootfs(await catalog.image(ref, store), ref, options)
-    return await plan_images(catalog, refs, options, ImageFormat(format), store)
-
-
-async def _send(service: Service, plan: ExportPlan, name: str | None) -> Report:
+async def _send(service: Service, plan: ExportPlan, name: str | None, *, replace: bool) -> Report:
     from streamer.cli.output import destination
     from streamer.cli.progress import progress
 
-    async with destination(name, plan.filename) as output:
+    async with destination(name, plan.filename, replace=replace) as output:
         with progress(plan.filename, plan.length) as advance:
             async with service.exporter.open(plan) as stream:
                 async for chunk in stream:

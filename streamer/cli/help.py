@@ -13,6 +13,7 @@ EXAMPLES = {
         "streamer export diff web -o web-diff.tar.zst --compression zstd",
         "streamer export image busybox:latest | ssh host docker load",
         "streamer export rootfs busybox:latest --path etc | tar -t",
+        "streamer export image busybox:latest -o s3://backups/busybox.tar",
         "streamer export container web --from http://node:8080 --jobs 4 -o web.tar",
         "streamer export rootfs web --from https://node:8443 --token-file t -o web.tar",
     ),

@@ -6,14 +6,12 @@ A file is written without a name (O_TMPFILE) where the file system can, otherwis
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import secrets
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -22,7 +20,8 @@ import anyio.to_thread
 
 from streamer.cli.complain import failed
 from streamer.cli.running import last_action
-from streamer.errors import InvalidRequest, NotPermitted, StreamerError, Unsupported
+from streamer.errors import Conflict, InvalidRequest, NotPermitted, StreamerError
+from streamer.sinks import newfile
 
 STANDARD_OUTPUT = 1
 
@@ -35,14 +34,19 @@ class Output(Protocol):
         ...
 
 
-def destination(name: str | None, suggestion: str) -> AbstractAsyncContextManager[Output]:
-    """What `-o NAME` means; None is standard output. `suggestion` is the file name to propose instead of a terminal."""
+def destination(name: str | None, suggestion: str, *, replace: bool = True) -> AbstractAsyncContextManager[Output]:
+    """What `-o NAME` means; None is standard output. `suggestion` is the file name to propose instead of a terminal.
+
+    Conflict for a file that is there and may not be replaced: now, or when it would get its name.
+    """
     if name is None or name == "-":
         return _standard_output(suggestion)
     if not replaceable(name, suggestion):
         return _device(name, suggestion)
     found = _stat(name, follow=False)
-    return _file(name, found.st_mode & 0o777 if found is not None else None)
+    if found is not None and not replace:
+        raise _exists(name)
+    return _file(name, found.st_mode & 0o777 if found is not None else None, replace)
 
 
 def replaceable(name: str, suggestion: str) -> bool:
@@ -50,10 +54,6 @@ def replaceable(name: str, suggestion: str) -> bool:
 
     Raises as `destination` does.
     """
-    if name.startswith("s3://"):
-        raise Unsupported(
-            f"cannot write to {name}: object storage comes with a later release; use -o - and pipe into its client"
-        )
     if not name:
         raise InvalidRequest(f"-o is empty: name a file (for example -o {suggestion})", parameter="output")
     if (found := _stat(name, follow=True)) is not None and stat.S_ISDIR(found.st_mode):
@@ -68,6 +68,10 @@ def replaceable(name: str, suggestion: str) -> bool:
     if os.path.basename(name) in ("", ".", ".."):
         raise InvalidRequest(f"{name} is not the name of a file", parameter="output")
     return True
+
+
+def _exists(name: str) -> Conflict:
+    return Conflict(f"cannot write {name}: it exists already (see --no-overwrite)")
 
 
 def refuse_terminal(fd: int, suggestion: str) -> None:
@@ -166,7 +170,7 @@ class _Blocking:
 
     async def write(self, chunk: bytes) -> None:
         try:
-            await anyio.to_thread.run_sync(_write_all, self._fd, chunk)
+            await anyio.to_thread.run_sync(newfile.write_all, self._fd, chunk)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -184,65 +188,28 @@ class _NewFile(_Blocking):
     async def commit(self) -> None:
         try:
             await anyio.to_thread.run_sync(self._publish)
+        except FileExistsError:
+            raise _exists(self._name) from None
         except OSError as error:
             raise failed("write", self._name, error, StreamerError) from error
 
 
 @asynccontextmanager
-async def _file(path: str, mode: int | None) -> AsyncIterator[Output]:
+async def _file(path: str, mode: int | None, replace: bool) -> AsyncIterator[Output]:
     folder, name = os.path.split(path)
     with ExitStack() as stack:
         try:
             directory = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, directory)
-            fd, temporary = _unnamed(directory)
+            fd, temporary = newfile.unnamed(directory)
             stack.callback(os.close, fd)
         except OSError as error:
             raise failed("write", path, error, NotPermitted) from error
         if temporary is not None:
-            remove = partial(_remove, directory, temporary)
+            remove = partial(newfile.remove, directory, temporary)
             stack.callback(remove)
             stack.enter_context(last_action(remove))
         if mode is not None:
             # What replaces a private file is as private; never less so than a new one.
             os.fchmod(fd, os.fstat(fd).st_mode & mode & 0o777)
-        yield _NewFile(fd, path, partial(_publish, fd, directory, temporary, name))
-
-
-def _unnamed(directory: int) -> tuple[int, str | None]:
-    """A new file in the directory: without a name, or with a temporary one where the file system needs it."""
-    here = f"/proc/self/fd/{directory}"
-    try:
-        return os.open(here, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666), None
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
-            raise
-    temporary = f".streamer-{secrets.token_hex(8)}.part"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(temporary, flags, 0o666, dir_fd=directory), temporary
-
-
-def _publish(fd: int, directory: int, temporary: str | None, name: str) -> None:
-    """Make the content durable, give it its name in one step, make the name durable."""
-    os.fsync(fd)
-    if temporary is None:
-        # A link cannot replace anything, a rename can: so a passing name is needed, for an instant.
-        temporary = f".streamer-{secrets.token_hex(8)}.part"
-        os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=directory, follow_symlinks=True)
-    try:
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        _remove(directory, temporary)
-        raise
-    os.fsync(directory)
-
-
-def _remove(directory: int, name: str) -> None:
-    with suppress(OSError):
-        os.unlink(name, dir_fd=directory)
-
-
-def _write_all(fd: int, chunk: bytes) -> None:
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+        yield _NewFile(fd, path, partial(newfile.publish, fd, directory, temporary, name, replace=replace))

@@ -15,11 +15,11 @@ from streamer.client.node import Answer, Node
 from streamer.client.part import Part, part
 from streamer.client.patience import Patience
 from streamer.client.request import Request
-from streamer.client.tasks import tasks
 from streamer.client.transfer import Transfer
 from streamer.client.verify import Following, compare
 from streamer.client.watch import Watch
 from streamer.errors import DigestMismatch, SourceChanged, StreamerError
+from streamer.export.tasks import tasks
 
 MOST_JOBS = 16
 

@@ -13,9 +13,9 @@ from streamer.client.node import Answer, Node
 from streamer.client.part import Part
 from streamer.client.patience import Patience
 from streamer.client.request import Request
-from streamer.client.tasks import tasks
 from streamer.client.verify import Following, Told, asked, compare
 from streamer.client.watch import Watch
+from streamer.export.tasks import tasks
 
 _SAVING = 1.0
 """Seconds between two journals: as much as a kill takes away again."""

@@ -40,6 +40,7 @@ def plan_diff(container: Container, options: Options) -> ExportPlan:
         kind=ExportKind.DIFF,
         title=title,
         basename=basename(container.name) + "-diff",
+        store=container.store,
         chunks=guarded(container, title, options, source.chunks),
         compression=options.compression,
         outline=None if options.pause else lambda session, _: source.outline(container.guard, session),

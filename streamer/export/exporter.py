@@ -111,25 +111,34 @@ class Exporter:
         self._open: set[_Export] = set()
         self._numbers = itertools.count(1)
         self._refusal: StreamerError | None = None
+        self._aborted = False
         self._abandoned = 0
         self._changed = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Exporter {len(self._open)} of {self._limit} open, {self._abandoned} abandoned, {self.mounts!r}>"
 
+    @property
+    def read(self) -> int:
+        """Exports that somebody still reads; others that are open are on their way out."""
+        return sum(not export.pipe.closed for export in self._open)
+
     def statistics(self) -> Statistics:
         return Statistics(len(self._open), self._limit, self._abandoned)
 
     @asynccontextmanager
-    async def open(self, plan: ExportPlan, choice: Choice | None = None) -> AsyncIterator[ExportStream]:
+    async def open(
+        self, plan: ExportPlan, choice: Choice | None = None, *, further: bool = False
+    ) -> AsyncIterator[ExportStream]:
         """The stream of a plan, entered once its first chunk is there (so: mounted, and readable so far).
 
         With a `choice` the archive is outlined first, and only the bytes chosen then come; for plans that can be
         outlined and whose body is not compressed. Without one the whole archive comes at once. Everything that goes
         wrong before the first chunk raises here. Leaving the block at any point, by any exception, ends the producer;
-        it does not wait for it. Busy if too many exports are open, Draining once the service shuts down.
+        it does not wait for it. Busy if too many exports are open, Draining once the service shuts down: for `further`
+        parts of what was begun before only when that is broken off too.
         """
-        export = self._start(plan, choice)
+        export = self._start(plan, choice, further)
         try:
             await export.pipe.readable()
             yield ExportStream(plan, export.report, export.pipe, export.outline, export.span)
@@ -148,11 +157,12 @@ class Exporter:
     def abort(self, error: StreamerError) -> None:
         """Break every open export: their readers raise `error`, their producers leave."""
         self.refuse(error)
+        self._aborted = True
         for export in list(self._open):
             export.pipe.abort(error)
 
-    def _start(self, plan: ExportPlan, choice: Choice | None) -> _Export:
-        if self._refusal is not None:
+    def _start(self, plan: ExportPlan, choice: Choice | None, further: bool) -> _Export:
+        if self._refusal is not None and (self._aborted or not further):
             raise self._refusal
         if len(self._open) >= self._limit:
             raise Busy(

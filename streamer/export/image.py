@@ -69,6 +69,7 @@ async def plan_images(
         kind=Kind.IMAGE,
         title=title,
         basename=basename(names[0]) if len(names) == 1 else "images",
+        store=images[0].image.store,
         chunks=partial(_measured, build, known, unknown, title) if unknown else partial(_chunks, placed, title),
         compression=options.compression,
         size=None if unknown else placed.size,

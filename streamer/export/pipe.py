@@ -34,6 +34,11 @@ class Pipe:
         self.sent = 0
         """Bytes that the producer handed over."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads it any more."""
+        return self._closed
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else "finished" if self._finished else "open"
         return f"<Pipe {state}, {len(self._chunks)} chunks waiting, {self.sent} bytes sent>"

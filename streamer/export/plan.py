@@ -137,6 +137,8 @@ class ExportPlan:
     """None where nothing is known before the bytes are made, or where they may be others the next time."""
     steady: bool = True
     """Whether the source stands still of its own accord, so that what an outline says will probably hold."""
+    store: str = ""
+    """The name of the store that the source is in."""
     coding: Compression = Compression.NONE
     """How the body is compressed on its way only (HTTP's content coding); never besides `compression`."""
 

@@ -1,4 +1,4 @@
-"""The task groups that work outlives its requests in."""
+"""Task groups whose failure comes out as it is: a plain one would wrap even a lone one into a group."""
 
 from __future__ import annotations
 
@@ -25,3 +25,19 @@ async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
             tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+@asynccontextmanager
+async def tasks() -> AsyncIterator[anyio.abc.TaskGroup]:
+    """A task group: left when all its tasks have ended, or with the first failure once all have been cancelled."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from None
+
+
+def _first(failure: BaseException) -> BaseException:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

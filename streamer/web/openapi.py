@@ -8,8 +8,10 @@ from typing import Any
 from apispec import APISpec
 
 from streamer import __version__
+from streamer.jobs.job import State
+from streamer.web.bodies import schemas
 from streamer.web.problems import CONTENT_TYPE
-from streamer.web.routes import ARCHIVE_ANSWER, ROUTES, Route
+from streamer.web.routes import ARCHIVE_ANSWER, EVENTS_ANSWER, ROUTES, Route
 
 _STRING: dict[str, Any] = {"type": "string"}
 _DIGEST: dict[str, Any] = {"type": "string", "pattern": "^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$"}
@@ -81,6 +83,25 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "additionalProperties": _DIGEST,
         },
     ),
+    **schemas(),
+    "Job": _object(
+        id=_STRING,
+        state={"type": "string", "enum": [state.value for state in State]},
+        source={"type": "object", "description": "As it was asked for, with `refs` in place of `ref`."},
+        destination=_STRING,
+        options={"type": "object"},
+        created={"type": "string", "format": "date-time"},
+        ended={"type": ["string", "null"], "format": "date-time"},
+        done={"type": "integer", "minimum": 0, "description": "Bytes that the storage has."},
+        total={**_SIZE, "description": "Bytes of the whole, null as long as nobody can know."},
+        rate={"type": ["integer", "null"], "description": "Bytes a second, of late."},
+        remaining={"type": ["number", "null"], "description": "Seconds that it will probably still take."},
+        attempts={"type": "integer", "description": "More than 1 if the service ended meanwhile."},
+        digest={"type": ["string", "null"], "description": "SHA-256 of the object, once it is there."},
+        etag={"type": ["string", "null"], "description": "The storage's own."},
+        error={"anyOf": [_object(code=_STRING, detail=_STRING), {"type": "null"}]},
+    ),
+    "Jobs": _list("Job"),
     "Status": _object(status={"type": "string", "enum": ["ok"]}),
     "Readiness": _object(
         status={"type": "string", "enum": ["ok"]},
@@ -137,6 +158,13 @@ _KNOWN: dict[str, str] = {
     "Content-Length": "Absent where only sending it can tell.",
     "ETag": "The version, strong; absent where the next answer may be another one.",
     "Repr-Digest": "SHA-256 of the whole archive, where it is known.",
+}
+_IDEMPOTENCY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key gives the same job; 409 if it was used for another export.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 _TAR_TYPES = ("application/x-tar", "application/gzip", "application/zstd", "application/x-xz", "application/x-bzip2")
 _BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -209,7 +237,11 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         },
         "security": [{}] if route.scope is None else _SECURITY,
     }
-    if method == "post":
+    if route.body:
+        schema = {"$ref": f"#/components/schemas/{route.body}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["parameters"].append(_IDEMPOTENCY)
+    elif method == "post":
         operation["requestBody"] = {
             "required": True,
             "description": "docker-archive, OCI archive or root file system tar, in any of five compressions.",
@@ -225,6 +257,15 @@ def _success(route: Route, method: str) -> dict[str, Any]:
         return {"200": {"description": route.summary}}
     if route.answer == "Text":
         return {"200": {"description": route.summary, "content": {"text/plain": {"schema": _STRING}}}}
+    if route.answer == EVENTS_ANSWER:
+        return {"200": {"description": route.summary, "content": {"text/event-stream": {"schema": _STRING}}}}
+    if route.body:
+        answer = {"$ref": f"#/components/schemas/{route.answer}"}
+        place = {"headers": _headers({"Location": "Where the job is."})}
+        return {
+            "200": _json(answer, "The job that was submitted with this Idempotency-Key.") | place,
+            "201": _json(answer, "The job, queued.") | place,
+        }
     status = "201" if method == "post" else "200"
     return {status: _json({"$ref": f"#/components/schemas/{route.answer}"}, route.summary)}
 

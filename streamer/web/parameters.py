@@ -13,6 +13,7 @@ from aiohttp import web
 from streamer.errors import InvalidRequest
 from streamer.export.image import Format
 from streamer.export.plan import Options
+from streamer.jobs.job import State
 from streamer.stores.base import ArchiveKind
 from streamer.tar.compression import Compression
 from streamer.tar.entry import Profile
@@ -60,6 +61,12 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:5]) <= 1000:
+        raise ValueError("out of range")
+    return int(text)
+
+
 def _choice(name: str, description: str, kind: type[Any]) -> Parameter:
     values = [item.value for item in kind]
     return Parameter(name, description, {"type": "string", "enum": values}, kind)
@@ -94,6 +101,21 @@ FORMAT = _choice("format", "`oci`: OCI layout with manifest.json; `docker-legacy
 AS = Parameter("name", "Name of the imported image, in place of the names that the archive gives.", {"type": "string"})
 KIND = _choice("format", "What the body is; `auto` finds out.", ArchiveKind)
 
+STATE = Parameter(
+    "state",
+    "Only jobs in this state; may be repeated.",
+    {"type": "string", "enum": [state.value for state in State]},
+    State,
+    many=True,
+)
+DESTINATION = Parameter("destination", "Only jobs whose destination begins so.", {"type": "string"})
+LIMIT = Parameter(
+    "limit",
+    "So many jobs at most, the newest.",
+    {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    _limit,
+)
+
 LENGTH = _choice(
     "length",
     "`known`: every file is looked at before the first byte is sent, so that the answer has a length, an ETag and "
@@ -103,6 +125,7 @@ LENGTH = _choice(
 
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH, LENGTH)
 CONTAINER = (*ARCHIVE, PAUSE)
+JOBS = (STATE, DESTINATION, LIMIT)
 IMAGE = (STORE, COMPRESSION, FORMAT, LENGTH)
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from streamer.access.scope import Kind
-from streamer.web import archives, listing, operations, uploads
-from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, KIND, NAME, STORE, Parameter
+from streamer.web import archives, exports, listing, operations, uploads
+from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, JOBS, KIND, NAME, STORE, Parameter
 
 Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -27,6 +27,8 @@ class Route:
     """What a success is: an archive, or the name of a schema of `openapi`."""
     parameters: tuple[Parameter, ...] = ()
     method: str = "GET"
+    body: str = ""
+    """The schema of a JSON body; empty where the body is an archive, or there is none."""
     scope: Kind | None = field(kw_only=True)
     """What a caller's token must allow; None for what anyone may ask, with no token at all."""
 
@@ -37,6 +39,7 @@ class Route:
 
 
 ARCHIVE_ANSWER = "Archive"
+EVENTS_ANSWER = "Events"
 
 ROUTES: tuple[Route, ...] = (
     Route("/v1/stores", listing.stores, "The stores served here.", "Stores", scope=Kind.LIST),
@@ -100,6 +103,32 @@ ROUTES: tuple[Route, ...] = (
         ARCHIVE_ANSWER,
         ARCHIVE,
         scope=Kind.ROOTFS,
+    ),
+    Route("/v1/exports", exports.listed, "Export jobs, the newest first.", "Jobs", JOBS, scope=Kind.JOBS),
+    Route(
+        "/v1/exports",
+        exports.post,
+        "Export into object storage or a file. A repeated Idempotency-Key gives the same job again.",
+        "Job",
+        method="POST",
+        body="Export",
+        scope=Kind.JOBS,
+    ),
+    Route("/v1/exports/{id}", exports.one, "One export job.", "Job", scope=Kind.JOBS),
+    Route(
+        "/v1/exports/{id}",
+        exports.delete,
+        "Cancel an export job; one that ended stays as it is.",
+        "Job",
+        method="DELETE",
+        scope=Kind.JOBS,
+    ),
+    Route(
+        "/v1/exports/{id}/events",
+        exports.events,
+        "What becomes of an export job, as it happens.",
+        EVENTS_ANSWER,
+        scope=Kind.JOBS,
     ),
     Route("/healthz", operations.healthz, "The process lives.", "Status", scope=None),
     Route("/readyz", operations.readyz, "Requests may be sent here.", "Readiness", scope=None),

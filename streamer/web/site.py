@@ -10,6 +10,7 @@ from streamer.access.token import Token
 from streamer.access.watch import Watched
 from streamer.export.background import Background
 from streamer.export.exporter import Exporter
+from streamer.jobs.queue import Queue
 from streamer.metrics import Metrics
 from streamer.stores.base import WritableStore
 from streamer.stores.catalog import Catalog
@@ -38,6 +39,9 @@ class Site:
     stall_timeout: float = 60
     upload_timeout: float = 60
     max_import_bytes: int = 256 << 30
+    jobs: Queue | None = None
+    no_jobs: str = "no export jobs are run here"
+    """Why there are none."""
     hosts: tuple[str, ...] = ()
     """Names besides loopback that requests may be addressed to."""
     keys: Watched[tuple[Token, ...]] | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,9 @@ from support.certificates import SecurePort
 from streamer.access.watch import Watched
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
+from streamer.jobs.opening import jobs as opened_jobs
+from streamer.sinks.delivery import Manner
+from streamer.sinks.storages import Access
 from streamer.stores.base import Store, WritableStore
 from streamer.stores.catalog import Catalog
 from streamer.web.addresses import Protection
@@ -53,18 +56,35 @@ async def served(
     max_import_bytes: int = 1 << 30,
     tls: bool = False,
     patience: Patience | None = None,
+    jobs: Path | None = None,
+    directories: Sequence[Path] = (),
     **more: Any,
 ) -> AsyncIterator[Served]:
-    """Everything as `service.serve` puts it together, on a free port of loopback. `more` is what else the site has."""
-    async with exporter(limit=limit, release_limit=5) as exports, background() as work:
+    """Everything as `service.serve` puts it together, on a free port of loopback; with `jobs` in that directory, which
+    may write files below `directories`. `more` is what else the site has."""
+    catalog = Catalog({store.name: store})
+    async with exporter(limit=limit, release_limit=5) as exports, background() as work, AsyncExitStack() as stack:
+        queue = None
+        if jobs is not None:
+            running = opened_jobs(
+                jobs,
+                catalog,
+                exports,
+                access=Access(directories=directories),
+                manner=Manner(1 << 20, 2),
+                limit=2,
+                retention=3600,
+            )
+            queue = await stack.enter_async_context(running)
         site = Site(
-            catalog=Catalog({store.name: store}),
+            catalog=catalog,
             local=cast("WritableStore", store),
             exporter=exports,
             background=work,
             stall_timeout=stall_timeout,
             upload_timeout=upload_timeout,
             max_import_bytes=max_import_bytes,
+            jobs=queue,
             **more,
         )
         async with listening(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamer.database import Row, Transaction
 from streamer.errors import Conflict
 from streamer.oci.reference import Reference
-from streamer.stores.local.database import Row, Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+from streamer.database import Database
 from streamer.errors import Busy, NotPermitted
 from streamer.stores.local import staging as stagings
-from streamer.stores.local.database import Database
 from streamer.stores.local.staging import Staging
 from streamer.stores.local.state import State
 from streamer.stores.local.unpack import Ownership

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 
+from streamer.database import Transaction
 from streamer.errors import Ambiguous, InvalidReference, NotFound
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
 from streamer.stores.local import catalog
 from streamer.stores.local.catalog import ContainerRow, ImageRow, LayerRow
-from streamer.stores.local.database import Transaction
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from anyio import to_thread
 
+from streamer.database import Database
 from streamer.errors import InvalidRequest, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.oci import reference as references
@@ -25,9 +26,9 @@ from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, La
 from streamer.stores.local import catalog, containers, importing, lookup, removal, staging
 from streamer.stores.local import state as states
 from streamer.stores.local.core import Core
-from streamer.stores.local.database import Database
 from streamer.stores.local.records import Records
 from streamer.stores.local.removal import Removal
+from streamer.stores.local.schema import MIGRATIONS
 from streamer.stores.local.source import Source
 from streamer.stores.local.unpack import Ownership
 from streamer.tar.source import Limits
@@ -52,7 +53,7 @@ class LocalStore:
         stack = contextlib.ExitStack()
         try:
             opened = await to_thread.run_sync(stack.enter_context, states.opened(state))
-            async with Database.open(opened.database) as database:
+            async with Database.open(opened.database, MIGRATIONS) as database:
                 core = Core(name, opened, database, Ownership(None))
                 await _prepare(core)
                 yield cls(core)

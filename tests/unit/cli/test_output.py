@@ -13,7 +13,7 @@ import pytest
 
 from streamer.cli import output
 from streamer.cli.output import destination
-from streamer.errors import InvalidRequest, NotFound, StorageFull, StreamerError, Unsupported
+from streamer.errors import InvalidRequest, NotFound, StorageFull, StreamerError
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -129,7 +129,6 @@ def _dangling(root: Path) -> str:
         (_dangling, InvalidRequest, "is a symbolic link"),
         (lambda root: "", InvalidRequest, "-o is empty"),
         (lambda root: f"{root}/new/", InvalidRequest, "is not the name of a file"),
-        (lambda root: "s3://bucket/a.tar", Unsupported, "later release"),
     ],
 )
 async def test_refused(tmp_path: Path, make: Callable[[Path], str], kind: type[StreamerError], message: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from streamer.database import Database, Duplicate
 from streamer.stores.local import catalog
 from streamer.stores.local.catalog import LayerRow
-from streamer.stores.local.database import Database, Duplicate
 from streamer.stores.local.schema import MIGRATIONS
 
 ROW = LayerRow("sha256:a", "sha256:a", None, 1024)
@@ -21,7 +21,7 @@ async def count(database: Database) -> int:
 
 
 async def test_rolled_back_on_error_and_on_cancellation(tmp_path: Path) -> None:
-    async with Database.open(tmp_path / "x.db") as database:
+    async with Database.open(tmp_path / "x.db", MIGRATIONS) as database:
         with pytest.raises(ZeroDivisionError):
             async with database.write() as transaction:
                 await catalog.add_layer(transaction, ROW)
@@ -43,7 +43,7 @@ async def test_rolled_back_on_error_and_on_cancellation(tmp_path: Path) -> None:
 
 async def test_cancelled_at_any_await(tmp_path: Path) -> None:
     """Whenever the cancellation comes, the connection is good for the next transaction."""
-    async with Database.open(tmp_path / "x.db") as database:
+    async with Database.open(tmp_path / "x.db", MIGRATIONS) as database:
         for delay in range(30):
             with anyio.move_on_after(delay / 20_000):
                 async with database.write() as transaction:
@@ -54,7 +54,7 @@ async def test_cancelled_at_any_await(tmp_path: Path) -> None:
 
 
 async def test_a_parent_must_be_there_at_the_end_of_the_transaction(tmp_path: Path) -> None:
-    async with Database.open(tmp_path / "x.db") as database:
+    async with Database.open(tmp_path / "x.db", MIGRATIONS) as database:
         with pytest.raises(Duplicate):
             async with database.write() as transaction:
                 await catalog.add_layer(transaction, LayerRow("sha256:b", "sha256:b", "sha256:missing", 1))
@@ -66,7 +66,7 @@ async def test_a_parent_must_be_there_at_the_end_of_the_transaction(tmp_path: Pa
 
 async def test_migrations_run_once_and_survive_being_opened_at_once(tmp_path: Path) -> None:
     async def opened() -> None:
-        async with Database.open(tmp_path / "x.db") as database:
+        async with Database.open(tmp_path / "x.db", MIGRATIONS) as database:
             async with database.read() as transaction:
                 row = await transaction.one("PRAGMA user_version")
             assert row == (len(MIGRATIONS),)

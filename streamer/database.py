@@ -1,4 +1,4 @@
-"""SQLite under the embedded store: the only module that knows `aiosqlite`.
+"""SQLite under the embedded store and the export jobs: the only module that knows `aiosqlite`.
 
 One connection writes and one reads, so that a reader never sees what a transaction of the same process has not
 committed yet. Several processes share one file (WAL, `busy_timeout`). Every failure of SQLite leaves as an error of
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,6 @@ import aiosqlite
 import anyio
 
 from streamer.errors import Busy, Conflict, NotPermitted, StorageFull, StoreDamaged, StreamerError, Unsupported
-from streamer.stores.local.schema import MIGRATIONS
 
 Row: TypeAlias = "tuple[Any, ...]"
 
@@ -53,7 +52,7 @@ class Transaction:
 
 
 class Database:
-    """An open `streamer.db`. Made by `Database.open`, which closes both connections on every way out."""
+    """An open file of SQLite. Made by `Database.open`, which closes both connections on every way out."""
 
     def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, path: Path) -> None:
         self._path = path
@@ -62,31 +61,32 @@ class Database:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, path: Path) -> AsyncIterator[Database]:
-        """Creates the file where it is missing (0600) and migrates it. Unsupported if a newer streamer wrote it."""
+    async def open(cls, path: Path, migrations: Sequence[Sequence[str]]) -> AsyncIterator[Database]:
+        """Creates the file where it is missing (0600) and migrates it: entry N takes it from `user_version` N to N + 1.
+        Unsupported if a newer streamer wrote it."""
         with _translated(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         async with _connection(path) as writer, _connection(path) as reader:
             database = cls(writer, reader, path)
-            await database._migrate()
+            await database._migrate(migrations)
             with _translated(path):
                 await reader.execute("PRAGMA query_only = ON")
             yield database
 
-    async def _migrate(self) -> None:
+    async def _migrate(self, migrations: Sequence[Sequence[str]]) -> None:
         async with self.write() as transaction:
             row = await transaction.one("PRAGMA user_version")
             version = row[0] if row else 0
-            if version > len(MIGRATIONS):
+            if version > len(migrations):
                 raise Unsupported(
-                    f"the store was written by a newer streamer (its database has version"
-                    f" {version}, this one knows {len(MIGRATIONS)}): use that version"
+                    f"{self._path.name} was written by a newer streamer (it has version {version}, this one knows"
+                    f" {len(migrations)}): use that version"
                 )
-            for statements in MIGRATIONS[version:]:
+            for statements in migrations[version:]:
                 for statement in statements:
                     await transaction.run(statement)
-            if version < len(MIGRATIONS):
-                await transaction.run(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            if version < len(migrations):
+                await transaction.run(f"PRAGMA user_version = {len(migrations)}")
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
@@ -156,19 +156,17 @@ def _translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _as_ours(error, path) from error
     except PermissionError as error:
-        raise NotPermitted(f"{path.name} of the store cannot be opened: run streamer as its owner") from error
+        raise NotPermitted(f"{path.name} cannot be opened: run streamer as its owner") from error
 
 
 def _as_ours(error: sqlite3.Error, path: Path) -> StreamerError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_CONSTRAINT:
-        return Duplicate(f"the store refused a row: {error}")
+        return Duplicate(f"{path.name} refused a row: {error}")
     if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
-        return StorageFull(f"no space is left for {path.name} of the store")
+        return StorageFull(f"no space is left for {path.name}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Busy(
-            f"{path.name} of the store was locked by another process for {BUSY_SECONDS:.0f} seconds", retry_after=5
-        )
+        return Busy(f"{path.name} was locked by another process for {BUSY_SECONDS:.0f} seconds", retry_after=5)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return NotPermitted(f"{path.name} of the store cannot be written ({error}): run streamer as its owner")
-    return StoreDamaged(f"{path.name} of the store cannot be used: {error}")
+        return NotPermitted(f"{path.name} cannot be written ({error}): run streamer as its owner")
+    return StoreDamaged(f"{path.name} cannot be used: {error}")

@@ -1,0 +1,280 @@
+"""The queue of export jobs: submit, look, cancel, follow; runs as many at a time as are allowed.
+
+Every job is in the database before it is answered for, and a job that this process cannot finish (a drain, SIGKILL) is
+queued again by the next one. It ends exactly once: as done, failed or cancelled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import anyio
+import anyio.abc
+
+from streamer.errors import Conflict, Draining, InvalidRequest, NotFound, StreamerError
+from streamer.export.tasks import task_group
+from streamer.jobs.attempt import Attempt, Tools
+from streamer.jobs.fairness import chosen
+from streamer.jobs.job import Job, Order, Problem, State
+from streamer.jobs.planning import planned
+from streamer.log import logger
+from streamer.sinks.address import Scheme
+from streamer.sinks.base import Target
+
+log = logger("streamer.jobs")
+
+_PAUSE = 5.0
+"""Seconds until a database that failed is asked again."""
+_LIMIT = 30.0
+"""Seconds for taking back what an ended job left behind."""
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One job that runs, from before the database knows until after its end is written."""
+
+    place: str
+    destination: str
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    attempt: Attempt | None = None
+    cancelled: bool = False
+    over: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Queue:
+    """Made by `queue`, which owns its tasks."""
+
+    def __init__(self, tools: Tools, tasks: anyio.abc.TaskGroup, limit: int, retention: float) -> None:
+        self._tools = tools
+        self._tasks = tasks
+        self._limit = limit
+        self._retention = retention
+        self._running: dict[str, _Run] = {}
+        self._served: dict[str, int] = {}
+        self._turns = itertools.count(1)
+        self._wake = anyio.Event()
+        self._news = anyio.Event()
+        self._refusal: StreamerError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Queue {len(self._running)} of {self._limit} running>"
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether nothing is begun any more."""
+        return self._refusal is not None
+
+    async def submit(self, order: Order, key: str | None = None) -> tuple[Job, bool]:
+        """The job, and whether it is a new one: the same idempotency key gives the same job.
+
+        What can be known to be wrong now is said now: NotFound and whatever else the look-up raises; Conflict for a key
+        that was used for something else; Draining once the service shuts down.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        if key is not None and (known := await self._tools.ledger.keyed(key)) is not None:
+            return self._same(known, order), False
+        await planned(self._tools.catalog, order.wanted)
+        storage = await self._tools.places.of(order.destination)
+        if order.destination.scheme is Scheme.FILE:
+            await storage.refuse_existing(Target(order.destination, "", "", replace=order.overwrite))
+        job = await self._tools.ledger.add(secrets.token_hex(16), order, key)
+        if job is None:
+            assert key is not None
+            known = await self._tools.ledger.keyed(key)
+            assert known is not None
+            return self._same(known, order), False
+        self._wake.set()
+        return job, True
+
+    async def job(self, id: str) -> Job:
+        """NotFound if there is none."""
+        job = await self._tools.ledger.job(id)
+        if job is None:
+            raise NotFound(f"there is no export {id[:100]!r}")
+        return self._live(job)
+
+    async def listed(self, states: Sequence[State], prefix: str, limit: int) -> list[Job]:
+        """The newest first."""
+        return [self._live(job) for job in await self._tools.ledger.listed(states or list(State), prefix, limit)]
+
+    async def cancel(self, id: str) -> Job:
+        """The job, ended: cancelled, unless it had ended before or its object was about to appear."""
+        run = self._running.get(id)
+        if run is not None:
+            if run.attempt is None or not run.attempt.committing:
+                run.cancelled = True
+                run.scope.cancel()
+            await run.over.wait()
+        elif await self._tools.ledger.cancel(id):
+            self._changed()
+            self._tasks.start_soon(self._sweep)  # an attempt that was suspended may have left an upload
+        return await self.job(id)
+
+    async def changed(self, limit: float) -> None:
+        """Back when anything about any job changed, after `limit` seconds at the latest."""
+        news = self._news
+        with anyio.move_on_after(limit):
+            await news.wait()
+
+    def refuse(self, error: StreamerError) -> None:
+        """Begin nothing from now on; jobs that run go on."""
+        self._refusal = error
+        self._changed()
+
+    async def idle(self) -> None:
+        """Wait until no job runs."""
+        while self._running:
+            await next(iter(self._running.values())).over.wait()
+
+    def suspend(self) -> None:
+        """Break off the jobs that run; what they sent stays, and the next process goes on with it."""
+        for run in self._running.values():
+            if run.attempt is not None:
+                run.attempt.suspended = True
+            run.scope.cancel()
+
+    def _same(self, job: Job, order: Order) -> Job:
+        if job.order != order:
+            raise Conflict("this Idempotency-Key was used for another export")
+        return self._live(job)
+
+    def _live(self, job: Job) -> Job:
+        """The job with what only this process knows."""
+        run = self._running.get(job.id)
+        if run is None or run.attempt is None or job.state is not State.RUNNING:
+            return job
+        attempt = run.attempt
+        return replace(job, done=attempt.done, total=attempt.total, rate=attempt.rate)
+
+    def _changed(self) -> None:
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    async def schedule(self) -> None:
+        """Starts jobs as there is room for them, for ever."""
+        begun = False
+        while True:
+            self._wake = anyio.Event()
+            try:
+                if not begun:
+                    for job in await self._tools.ledger.unfinished():
+                        await self._tools.ledger.requeue(job.id)
+                    self._tasks.start_soon(self._sweep)
+                    begun = True
+                await self._tools.ledger.forget(time.time() - self._retention)
+                while self._refusal is None and len(self._running) < self._limit:
+                    if not await self._start():
+                        break
+            except StreamerError as error:
+                # A full disk, a locked database: it may pass, and downloads are none the worse for it.
+                log.error("jobs cannot be read", error=str(error))
+                with anyio.move_on_after(_PAUSE):
+                    await self._wake.wait()
+            else:
+                await self._wake.wait()
+
+    async def _start(self) -> bool:
+        """Starts the next job, if there is one: never two at a time to the same destination."""
+        taken = {run.destination for run in self._running.values()}
+        waiting = {id: (place, to) for id, place, to in await self._tools.ledger.waiting() if to not in taken}
+        places = [(id, place) for id, (place, _) in waiting.items()]
+        id = chosen(places, [run.place for run in self._running.values()], self._served)
+        if id is None:
+            return False
+        place, destination = waiting[id]
+        self._served[place] = next(self._turns)
+        run = self._running[id] = _Run(place, destination)
+        self._tasks.start_soon(self._own, id, run, name=f"job {id}")
+        return True
+
+    async def _own(self, id: str, run: _Run) -> None:
+        """The task that answers for one job, until its end, or that it has to wait again, is written."""
+        try:
+            with run.scope:
+                await self._attempt(id, run)
+            if run.scope.cancelled_caught:
+                with anyio.CancelScope(shield=True):
+                    if run.cancelled:
+                        await self._end(id, State.CANCELLED)
+                    else:
+                        await self._tools.ledger.requeue(id)
+        except Exception as error:
+            # It stays as it is in the database, and the next process takes it up again.
+            log.error("how a job ended cannot be written", job=id, exc_info=error)
+            await anyio.sleep(_PAUSE)
+        finally:
+            del self._running[id]
+            run.over.set()
+            self._wake.set()
+            self._changed()
+
+    async def _attempt(self, id: str, run: _Run) -> None:
+        ledger = self._tools.ledger
+        if not await ledger.start(id):
+            return
+        job = await ledger.job(id)
+        assert job is not None
+        run.attempt = Attempt(self._tools, job, await ledger.traces(id), self._changed)
+        log.info("job started", job=id, destination=str(job.order.destination), attempt=job.attempts)
+        try:
+            made = await run.attempt.run()
+        except Draining:
+            with anyio.CancelScope(shield=True):
+                await ledger.requeue(id)
+        except StreamerError as error:
+            with anyio.CancelScope(shield=True):
+                await self._end(id, State.FAILED, error=Problem(error.code, str(error)))
+        except Exception as error:
+            log.error("job failed", job=id, exc_info=error)
+            with anyio.CancelScope(shield=True):
+                problem = Problem(StreamerError.code, "an error inside streamer; its log says more")
+                await self._end(id, State.FAILED, error=problem)
+        else:
+            with anyio.CancelScope(shield=True):
+                await ledger.end(id, State.DONE, done=made.size, digest=made.digest, etag=made.etag)
+            log.info("job done", job=id, bytes=made.size, digest=made.digest)
+
+    async def _end(self, id: str, state: State, *, error: Problem | None = None) -> None:
+        await self._tools.ledger.end(id, state, error=error)
+        log.info(
+            f"job {state.value}", job=id, code=error.code if error else None, error=error.detail if error else None
+        )
+
+    async def _sweep(self) -> None:
+        """Takes back uploads of jobs that ended without being able to do it themselves."""
+        for job, upload in await self._tools.ledger.leftovers():
+            with anyio.move_on_after(_LIMIT):
+                try:
+                    storage = await self._tools.places.of(job.order.destination)
+                    await storage.sweep(Target(job.order.destination, job.id, ""), upload=upload)
+                    await self._tools.ledger.over(job.id)
+                except Exception as error:
+                    log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
+
+
+@asynccontextmanager
+async def queue(tools: Tools, *, limit: int, retention: float) -> AsyncIterator[Queue]:
+    """A running queue, which forgets jobs `retention` seconds after they ended. Leaving the block suspends those that
+    run."""
+    if limit < 1:
+        raise InvalidRequest("at least one job must be allowed to run", parameter="max_jobs")
+    async with task_group() as tasks:
+        made = Queue(tools, tasks, limit, retention)
+        tasks.start_soon(made.schedule)
+        try:
+            yield made
+        finally:
+            made.refuse(Draining("the service is shutting down"))
+            made.suspend()
+            with anyio.move_on_after(_LIMIT, shield=True):
+                await made.idle()

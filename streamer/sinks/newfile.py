@@ -1,0 +1,54 @@
+"""A file that appears when it is complete: without a name until then where the file system can, else with another."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+
+
+def unnamed(directory: int) -> tuple[int, str | None]:
+    """A new file in the directory, open for writing: without a name, or with a temporary one where the file system
+    needs it. Raises OSError."""
+    here = f"/proc/self/fd/{directory}"
+    try:
+        return os.open(here, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666), None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+    temporary = f".streamer-{secrets.token_hex(8)}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(temporary, flags, 0o666, dir_fd=directory), temporary
+
+
+def publish(fd: int, directory: int, temporary: str | None, name: str, *, replace: bool = True) -> None:
+    """Make the content durable, give it its name in one step, make the name durable. FileExistsError if it may not
+    replace what has the name."""
+    os.fsync(fd)
+    if temporary is None:
+        # A link cannot replace anything, a rename can: so to replace, a passing name is needed, for an instant.
+        temporary = f".streamer-{secrets.token_hex(8)}.part" if replace else name
+        os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=directory, follow_symlinks=True)
+    try:
+        if replace:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        elif temporary != name:
+            os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+            remove(directory, temporary)
+    except BaseException:
+        remove(directory, temporary)
+        raise
+    os.fsync(directory)
+
+
+def remove(directory: int, name: str) -> None:
+    """The name is gone, if it was there."""
+    with suppress(OSError):
+        os.unlink(name, dir_fd=directory)
+
+
+def write_all(fd: int, chunk: bytes | memoryview) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,234 @@
+"""Google Cloud Storage, Azure Blob and memory, through obstore.
+
+The library takes an asynchronous iterator and cuts it into parts of its own. Cancelling it leaves the upload on the
+server, so that never happens: an upload that is left makes the iterator raise, and is then waited for. It cannot make a
+large object only if there is none: such a one is written beside its place, and copied there on that condition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import ObjectStore
+
+from streamer.errors import NotFound, NotPermitted, StorageUnreachable, StreamerError, Unsupported
+from streamer.log import logger
+from streamer.sinks.base import Begun, Exists, Layout, Record, Target, Upload
+from streamer.sinks.metadata import DIGEST, SIZE, is_ours
+
+log = logger("streamer.sinks")
+
+T = TypeVar("T")
+
+_LIMIT = 30.0
+"""Seconds for taking an upload back."""
+
+
+class Objects:
+    """Storage in one bucket or container."""
+
+    layout = Layout(smallest=5 << 20, largest=4000 << 20, most=10_000)
+    """Google's limits; Azure takes 50,000 parts of up to 4000 MiB."""
+    ordered = True
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def open(
+        self, target: Target, record: Record, *, step: int, concurrency: int, begun: Begun | None = None
+    ) -> AbstractAsyncContextManager[Upload]:
+        return self._opened(target, record, step, concurrency)
+
+    @asynccontextmanager
+    async def _opened(self, target: Target, record: Record, step: int, concurrency: int) -> AsyncIterator[Upload]:
+        upload = _Object(self._store, target, record, step, concurrency)
+        try:
+            yield upload
+        finally:
+            if not upload.completed:
+                with anyio.move_on_after(_LIMIT, shield=True):
+                    await upload.abort()
+
+    async def refuse_existing(self, target: Target) -> None:
+        if not target.replace and await _head(self._store, target) is not None:
+            raise _exists(target)
+
+    async def found(self, target: Target, size: int, digest: str) -> str | None:
+        there = await _head(self._store, target)
+        if (
+            there is None
+            or there.meta["size"] != size
+            or not is_ours(target, {str(k): str(v) for k, v in there.attributes.items()})
+        ):
+            return None
+        return str(there.meta["e_tag"] or "").strip('"')
+
+    async def sweep(
+        self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
+    ) -> None:
+        """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule."""
+        await _gone(self._store, _beside(target))
+
+
+class _Object:
+    def __init__(self, store: ObjectStore, target: Target, record: Record, step: int, concurrency: int) -> None:
+        self.completed = False
+        self._store, self._target, self._record = store, target, record
+        self._step, self._concurrency = step, concurrency
+        self._place = target.address.key if target.replace else _beside(target)
+        self._queue: asyncio.Queue[memoryview | None] = asyncio.Queue(1)
+        self._left = False
+        self._making: asyncio.Future[Any] | None = None
+        self._whole: memoryview | None = None
+
+    async def put(self, number: int, data: memoryview, *, last: bool) -> None:
+        if number == 1 and last:
+            self._whole = data
+            return
+        if self._making is None:
+            await self._record.begun(self._place)
+            self._making = asyncio.ensure_future(
+                obstore.put_async(
+                    self._store,
+                    self._place,
+                    self._blocks(),
+                    attributes=self._attributes({}),
+                    chunk_size=self._step,
+                    max_concurrency=self._concurrency,
+                )
+            )
+        await self._give(data)
+
+    async def complete(self, size: int, digest: str) -> str:
+        if self._whole is not None:
+            result = await _asked(
+                self._target,
+                obstore.put_async(
+                    self._store,
+                    self._target.address.key,
+                    self._whole,
+                    attributes=self._attributes({DIGEST: digest, SIZE: str(size)}),
+                    mode="overwrite" if self._target.replace else "create",
+                    use_multipart=False,
+                ),
+            )
+        else:
+            assert self._making is not None
+            await self._give(None)
+            await asyncio.wait({self._making})
+            result = await _asked(self._target, self._making)
+            if not self._target.replace:
+                key = self._target.address.key
+                await _asked(self._target, obstore.copy_async(self._store, self._place, key, overwrite=False))
+                await _gone(self._store, self._place)
+        self.completed = True
+        await self._record.ended()
+        return str(result["e_tag"] or "").strip('"')
+
+    async def abort(self) -> None:
+        """Makes the library take back what it has sent. Errors are logged."""
+        if self._making is not None:
+            self._left = True
+            if self._queue.full():
+                self._queue.get_nowait()
+            self._queue.put_nowait(None)
+            await asyncio.wait({self._making})
+            error = self._making.exception()
+            if not isinstance(error, _Left | None):
+                log.warning(
+                    "upload failed while it was taken back", destination=str(self._target.address), error=str(error)
+                )
+        if not self._target.replace:
+            await _gone(self._store, self._place)
+        await self._record.ended()
+
+    def _attributes(self, more: dict[str, str]) -> Any:
+        return {"Content-Type": self._target.media_type, **self._target.members, **more}
+
+    async def _blocks(self) -> AsyncIterator[memoryview]:
+        """What the library iterates, and does not close: it holds nothing."""
+        while True:
+            block = await self._queue.get()
+            if self._left:
+                raise _Left
+            if block is None:
+                return
+            yield block
+
+    async def _give(self, block: memoryview | None) -> None:
+        """Hands a block to the library; raises what it failed with meanwhile."""
+        assert self._making is not None
+        given = asyncio.ensure_future(self._queue.put(block))
+        try:
+            await asyncio.wait({given, self._making}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            given.cancel()
+        if self._making.done() and self._making.exception() is not None:
+            await _asked(self._target, self._making)
+
+
+class _Left(Exception):
+    """Raised into the library when an upload is left."""
+
+
+async def _asked(target: Target, answer: Awaitable[T]) -> T:
+    """The library's answer, its errors as our own."""
+    try:
+        return await answer
+    except (BaseError, OSError, ValueError) as error:
+        raise _refusal(target, error) from error
+
+
+async def _head(store: ObjectStore, target: Target) -> Any:
+    """What is known of the object, None if there is none."""
+    try:
+        return await _asked(target, obstore.get_async(store, target.address.key, options={"head": True}))
+    except NotFound:
+        return None
+
+
+async def _gone(store: ObjectStore, place: str) -> None:
+    try:
+        await obstore.delete_async(store, place)
+    except FileNotFoundError:
+        pass
+    except BaseError as error:
+        log.warning("object left behind", place=place, error=_first_line(error))
+
+
+def _beside(target: Target) -> str:
+    return f"{target.address.key}.streamer-{target.token}"
+
+
+def _exists(target: Target) -> Exists:
+    return Exists(f"cannot write {target.address}: it exists already, and may not be replaced")
+
+
+def _refusal(target: Target, error: Exception) -> StreamerError:
+    begin = f"cannot write {target.address}"
+    if isinstance(error, (AlreadyExistsError, PreconditionError)):
+        return _exists(target)
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{begin}: there is no bucket {target.address.bucket!r}")
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        return NotPermitted(f"{begin}: the storage refuses; check the credentials and the bucket's policy")
+    if isinstance(error, NotSupportedError):
+        return Unsupported(f"{begin}: {_first_line(error)}")
+    return StorageUnreachable(f"{begin}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]

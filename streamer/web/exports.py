@@ -1,0 +1,143 @@
+"""`/v1/exports`: jobs that export into object storage or files, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+from aiohttp import hdrs, web
+from pydantic import ValidationError
+
+from streamer.errors import InvalidRequest, LimitExceeded, Stalled, Unsupported
+from streamer.jobs.job import Job, State
+from streamer.jobs.queue import Queue
+from streamer.web.bodies import Export
+from streamer.web.site import SITE, Site
+
+_LONGEST = 256 << 10
+_LONGEST_KEY = 255
+_LIMIT = 100
+_PACE = 0.5
+"""Seconds between two events of one job, at least."""
+_SILENCE = 15.0
+"""Seconds after which a comment says that the stream still lives."""
+
+
+async def post(request: web.Request, _values: dict[str, Any]) -> web.Response:
+    site = request.app[SITE]
+    jobs = _jobs(site)
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise InvalidRequest(f"Idempotency-Key is not 1 to {_LONGEST_KEY} printable ASCII characters")
+    job, new = await jobs.submit((await _body(request, site)).order(), key)
+    headers = {hdrs.LOCATION: f"/v1/exports/{job.id}"}
+    return web.json_response(value(job), status=201 if new else 200, headers=headers)
+
+
+async def listed(request: web.Request, values: dict[str, Any]) -> web.Response:
+    jobs = _jobs(request.app[SITE])
+    found = await jobs.listed(values.get("state", ()), values.get("destination", ""), values.get("limit", _LIMIT))
+    return web.json_response([value(job) for job in found])
+
+
+async def one(request: web.Request, _values: dict[str, Any]) -> web.Response:
+    return web.json_response(value(await _jobs(request.app[SITE]).job(request.match_info["id"])))
+
+
+async def delete(request: web.Request, _values: dict[str, Any]) -> web.Response:
+    return web.json_response(value(await _jobs(request.app[SITE]).cancel(request.match_info["id"])))
+
+
+async def events(request: web.Request, _values: dict[str, Any]) -> web.StreamResponse:
+    """Server-sent events (HTML, 9.2): a `progress` for each change, `end` as the last one if the job ends."""
+    site = request.app[SITE]
+    jobs = _jobs(site)
+    job = await jobs.job(request.match_info["id"])
+    answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store"})
+    await answer.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return answer
+    shown: Job | None = None
+    quiet = anyio.current_time()
+    while True:
+        if job != shown:
+            await _write(answer, _event("end" if job.state.final else "progress", job), site.stall_timeout)
+            shown, quiet = job, anyio.current_time()
+        elif anyio.current_time() - quiet >= _SILENCE:
+            await _write(answer, ": still here\n\n", site.stall_timeout)
+            quiet = anyio.current_time()
+        if job.state.final or (jobs.refusing and job.state is State.QUEUED):
+            return answer
+        await jobs.changed(_SILENCE)
+        # What changes while this waits is told in one event.
+        await anyio.sleep(_PACE)
+        job = await jobs.job(job.id)
+
+
+def value(job: Job) -> dict[str, Any]:
+    """A job as JSON."""
+    members = job.order.members()
+    source = {name: members[name] for name in ("kind", "refs", "store")}
+    error = job.error
+    return {
+        "id": job.id,
+        "state": job.state.value,
+        "source": source,
+        "destination": members["destination"],
+        "options": {name: each for name, each in members.items() if name not in (*source, "destination")},
+        "created": _time(job.created),
+        "ended": None if job.ended is None else _time(job.ended),
+        "done": job.done,
+        "total": job.total,
+        "rate": None if job.rate is None else round(job.rate),
+        "remaining": None if job.remaining is None else round(job.remaining, 1),
+        "attempts": job.attempts,
+        "digest": job.digest,
+        "etag": job.etag,
+        "error": None if error is None else {"code": error.code, "detail": error.detail},
+    }
+
+
+def _jobs(site: Site) -> Queue:
+    if site.jobs is None:
+        raise Unsupported(site.no_jobs)
+    return site.jobs
+
+
+async def _body(request: web.Request, site: Site) -> Export:
+    """The request's body. InvalidRequest names the first member that is wrong."""
+    if request.content_type != "application/json":
+        raise InvalidRequest("the body must be application/json")
+    data = bytearray()
+    try:
+        with anyio.fail_after(site.upload_timeout):
+            async for chunk in request.content.iter_any():
+                data += chunk
+                if len(data) > _LONGEST:
+                    raise LimitExceeded(f"the body is longer than {_LONGEST} bytes", limit=_LONGEST)
+    except TimeoutError:
+        raise Stalled(f"the body did not come within {site.upload_timeout:g} seconds") from None
+    try:
+        return Export.model_validate_json(bytes(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"])) or "the body"
+        raise InvalidRequest(f"{name[:200]}: {first['msg'][:300]}", parameter=name[:200]) from None
+
+
+async def _write(answer: web.StreamResponse, text: str, limit: float) -> None:
+    try:
+        with anyio.fail_after(limit):
+            await answer.write(text.encode())
+    except TimeoutError:
+        raise ConnectionResetError("the client takes no events") from None
+
+
+def _event(name: str, job: Job) -> str:
+    return f"event: {name}\ndata: {json.dumps(value(job))}\n\n"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

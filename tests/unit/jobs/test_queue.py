@@ -1,0 +1,163 @@
+"""The queue in this process, into files: limits, turns, cancelling, and a next process that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+from support.planned import Planned
+from support.stores import DirectoryStore
+
+from streamer.errors import Conflict, Draining, NotFound
+from streamer.export.exporter import exporter
+from streamer.jobs import planning
+from streamer.jobs.job import Job, Order, State
+from streamer.jobs.opening import jobs
+from streamer.jobs.planning import Wanted, What
+from streamer.jobs.queue import Queue
+from streamer.sinks.address import parse
+from streamer.sinks.delivery import Manner
+from streamer.sinks.storages import Access
+from streamer.stores.catalog import Catalog
+
+DATA = b"0123456789" * 100_000
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """What the container `box` is, in every queue of the test."""
+    planned = Planned(DATA)
+    monkeypatch.setattr(planning, "plan_container", planned.plan)
+    return planned
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, limit: int = 2) -> AsyncIterator[Queue]:
+    store = DirectoryStore()
+    store.add("box", folder)
+    async with (
+        exporter() as exports,
+        jobs(
+            folder / "state",
+            Catalog({store.name: store}),
+            exports,
+            access=Access(),
+            manner=Manner(1 << 20, 2),
+            limit=limit,
+            retention=3600,
+        ) as queue,
+    ):
+        yield queue
+
+
+def order(folder: Path, name: str = "a.tar", ref: str = "box") -> Order:
+    return Order(Wanted(What.CONTAINER, (ref,)), parse(str(folder / name)))
+
+
+async def state(queue: Queue, id: str, *wanted: State) -> Job:
+    """The job, once it is in one of these states."""
+    with anyio.fail_after(20):
+        while (job := await queue.job(id)).state not in wanted:
+            await queue.changed(0.05)
+    return job
+
+
+async def test_to_its_end(tmp_path: Path, box: Planned) -> None:
+    async with opened(tmp_path) as queue:
+        job, new = await queue.submit(order(tmp_path))
+        assert new
+        job = await state(queue, job.id, State.DONE)
+        assert (job.done, job.total, job.attempts) == (len(DATA), len(DATA), 1)
+    assert (tmp_path / "a.tar").read_bytes() == DATA
+
+
+async def test_what_cannot_be_is_refused_at_once(tmp_path: Path, box: Planned) -> None:
+    async with opened(tmp_path) as queue:
+        with pytest.raises(NotFound):
+            await queue.submit(order(tmp_path, ref="nothing"))
+        with pytest.raises(NotFound):
+            await queue.submit(order(tmp_path, "missing/a.tar"))
+        (tmp_path / "there.tar").write_bytes(b"before")
+        with pytest.raises(Conflict):
+            await queue.submit(replace(order(tmp_path, "there.tar"), overwrite=False))
+        with pytest.raises(NotFound):
+            await queue.job("nothing")
+        with pytest.raises(NotFound):
+            await queue.cancel("nothing")
+        assert await queue.listed((), "", 10) == []
+
+
+async def test_a_key_is_one_job(tmp_path: Path, box: Planned) -> None:
+    async with opened(tmp_path) as queue:
+        first, new = await queue.submit(order(tmp_path), "key")
+        again, repeated = await queue.submit(order(tmp_path), "key")
+        assert (first.id, new, repeated) == (again.id, True, False)
+        with pytest.raises(Conflict):
+            await queue.submit(order(tmp_path, "b.tar"), "key")
+
+
+async def test_no_more_than_allowed_and_never_two_to_one_place(tmp_path: Path, box: Planned) -> None:
+    box.gate = threading.Event()
+    try:
+        async with opened(tmp_path, limit=2) as queue:
+            ids = [(await queue.submit(order(tmp_path, name)))[0].id for name in ("a", "a", "b", "c")]
+            await state(queue, ids[0], State.RUNNING)
+            await state(queue, ids[2], State.RUNNING)
+            assert [(await queue.job(id)).state for id in ids] == ["running", "queued", "running", "queued"]
+            box.gate.set()
+            for id in ids:
+                await state(queue, id, State.DONE)
+    finally:
+        box.gate.set()
+
+
+async def test_cancelled(tmp_path: Path, box: Planned) -> None:
+    box.gate = threading.Event()
+    try:
+        async with opened(tmp_path, limit=1) as queue:
+            running, waiting = [(await queue.submit(order(tmp_path, name)))[0].id for name in ("a", "b")]
+            await state(queue, running, State.RUNNING)
+            assert (await queue.cancel(waiting)).state is State.CANCELLED
+            assert (await queue.cancel(running)).state is State.CANCELLED
+            assert (await queue.cancel(running)).state is State.CANCELLED
+            box.gate.set()
+    finally:
+        box.gate.set()
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+async def test_the_next_process_goes_on(tmp_path: Path, box: Planned) -> None:
+    box.gate = threading.Event()
+    try:
+        async with opened(tmp_path, limit=1) as queue:
+            ids = [(await queue.submit(order(tmp_path, name)))[0].id for name in ("a", "b")]
+            await state(queue, ids[0], State.RUNNING)
+            queue.refuse(Draining("the service is shutting down"))
+            with pytest.raises(Draining):
+                await queue.submit(order(tmp_path, "c"))
+            box.gate.set()  # its thread can leave; the job is put by all the same
+            queue.suspend()
+            await queue.idle()
+            assert [(await queue.job(id)).state for id in ids] == ["queued", "queued"]
+        assert not (tmp_path / "a").exists()
+    finally:
+        box.gate.set()
+    async with opened(tmp_path) as queue:
+        for id, attempts in zip(ids, (2, 1), strict=True):
+            assert (await state(queue, id, State.DONE)).attempts == attempts
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == DATA
+
+
+async def test_one_process_at_a_time(tmp_path: Path, box: Planned) -> None:
+    async with opened(tmp_path):
+        with pytest.raises(Conflict, match="another process runs the export jobs"):
+            async with opened(tmp_path):
+                pass
+    async with opened(tmp_path):
+        pass
