@@ -210,6 +210,5 @@ async def _file(path: str, mode: int | None, replace: bool) -> AsyncIterator[Out
             stack.callback(remove)
             stack.enter_context(last_action(remove))
         if mode is not None:
-            # What replaces a private file is as private; never less so than a new one.
-            os.fchmod(fd, os.fstat(fd).st_mode & mode & 0o777)
+            newfile.tighten(fd, mode)
         yield _NewFile(fd, path, partial(newfile.publish, fd, directory, temporary, name, replace=replace))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from streamer.jobs.schema import MIGRATIONS
 from streamer.sinks.base import Part
 
 _COLUMNS = "id, wanted, state, created, ended, done, total, digest, object, code, detail, attempts"
+_PAGE = 200
+"""Jobs that are read at a time where not all of them may be shown."""
+_LAST = (1 << 63) - 1
 
 
 class Ledger:
@@ -59,20 +62,28 @@ class Ledger:
             row = await transaction.one(f"SELECT {_COLUMNS} FROM jobs WHERE key = ?", key)
         return None if row is None else _job(row)
 
-    async def listed(self, states: Iterable[State], prefix: str, limit: int) -> list[Job]:
-        """Jobs in these states whose destination begins with the prefix, the newest first."""
+    async def listed(
+        self, states: Iterable[State], prefix: str, limit: int, shown: Callable[[Job], bool] = lambda _: True
+    ) -> list[Job]:
+        """Jobs in these states whose destination begins with the prefix, the newest first; only those `shown`."""
         wanted = [state.value for state in states]
         marks = ", ".join("?" * len(wanted))
+        found: list[Job] = []
+        page, before = max(limit, _PAGE), _LAST
         async with self._database.read() as transaction:
-            rows = await transaction.all(
-                f"SELECT {_COLUMNS} FROM jobs WHERE state IN ({marks}) AND substr(destination, 1, ?) = ?"
-                " ORDER BY number DESC LIMIT ?",
-                *wanted,
-                len(prefix),
-                prefix,
-                limit,
-            )
-        return [_job(row) for row in rows]
+            while before and len(found) < limit:
+                rows = await transaction.all(
+                    f"SELECT {_COLUMNS}, number FROM jobs WHERE state IN ({marks}) AND substr(destination, 1, ?) = ?"
+                    " AND number < ? ORDER BY number DESC LIMIT ?",
+                    *wanted,
+                    len(prefix),
+                    prefix,
+                    before,
+                    page,
+                )
+                found += filter(shown, (_job(row[:-1]) for row in rows))
+                before = rows[-1][-1] if len(rows) == page else 0
+        return found[:limit]
 
     async def waiting(self) -> list[tuple[str, str, str]]:
         """IDs, places and destinations of queued jobs, the oldest first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -100,12 +100,15 @@ class Queue:
         """NotFound if there is none."""
         job = await self._tools.ledger.job(id)
         if job is None:
-            raise NotFound(f"there is no export {id[:100]!r}")
+            raise unknown(id)
         return self._live(job)
 
-    async def listed(self, states: Sequence[State], prefix: str, limit: int) -> list[Job]:
-        """The newest first."""
-        return [self._live(job) for job in await self._tools.ledger.listed(states or list(State), prefix, limit)]
+    async def listed(
+        self, states: Sequence[State], prefix: str, limit: int, shown: Callable[[Job], bool] = lambda _: True
+    ) -> list[Job]:
+        """The newest first, of those that are `shown`."""
+        found = await self._tools.ledger.listed(states or list(State), prefix, limit, shown)
+        return [self._live(job) for job in found]
 
     async def cancel(self, id: str) -> Job:
         """The job, ended: cancelled, unless it had ended before or its object was about to appear."""
@@ -260,6 +263,11 @@ class Queue:
                     await self._tools.ledger.over(job.id)
                 except Exception as error:
                     log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
+
+
+def unknown(id: str) -> NotFound:
+    """That there is no such job."""
+    return NotFound(f"there is no export {id[:100]!r}")
 
 
 @asynccontextmanager

@@ -62,6 +62,14 @@ class Files:
                 raise _failed(target, error) from error
             if temporary is not None:
                 stack.callback(newfile.remove, directory, temporary)
+            try:
+                replaced = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISREG(replaced.st_mode):
+                    newfile.tighten(fd, replaced.st_mode)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise _failed(target, error) from error
             yield _File(target, record, fd, partial(newfile.publish, fd, directory, temporary, name))
 
     async def refuse_existing(self, target: Target) -> None:

@@ -22,6 +22,11 @@ def unnamed(directory: int) -> tuple[int, str | None]:
     return os.open(temporary, flags, 0o666, dir_fd=directory), temporary
 
 
+def tighten(fd: int, mode: int) -> None:
+    """What replaces a private file, whose mode this is, is as private; never less so than a new one."""
+    os.fchmod(fd, os.fstat(fd).st_mode & mode & 0o777)
+
+
 def publish(fd: int, directory: int, temporary: str | None, name: str, *, replace: bool = True) -> None:
     """Make the content durable, give it its name in one step, make the name durable. FileExistsError if it may not
     replace what has the name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,13 @@ import anyio
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
+from streamer.access.scope import Kind
 from streamer.errors import InvalidRequest, LimitExceeded, Stalled, Unsupported
 from streamer.jobs.job import Job, State
-from streamer.jobs.queue import Queue
+from streamer.jobs.queue import Queue, unknown
+from streamer.web import permitted
 from streamer.web.bodies import Export
+from streamer.web.callers import CALLER
 from streamer.web.site import SITE, Site
 
 _LONGEST = 256 << 10
@@ -31,30 +35,37 @@ async def post(request: web.Request, _values: dict[str, Any]) -> web.Response:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
         raise InvalidRequest(f"Idempotency-Key is not 1 to {_LONGEST_KEY} printable ASCII characters")
-    job, new = await jobs.submit((await _body(request, site)).order(), key)
+    order = (await _body(request, site)).order()
+    wanted = order.wanted
+    await permitted.require_source(request, Kind(wanted.what.value), wanted.refs, wanted.store)
+    token = request[CALLER].token
+    if key is not None and token is not None:
+        key = f"{token}\n{key}"  # each token's keys are its own: nobody learns which ones others use
+    job, new = await jobs.submit(order, key)
     headers = {hdrs.LOCATION: f"/v1/exports/{job.id}"}
     return web.json_response(value(job), status=201 if new else 200, headers=headers)
 
 
 async def listed(request: web.Request, values: dict[str, Any]) -> web.Response:
     jobs = _jobs(request.app[SITE])
-    found = await jobs.listed(values.get("state", ()), values.get("destination", ""), values.get("limit", _LIMIT))
+    states, prefix, limit = values.get("state", ()), values.get("destination", ""), values.get("limit", _LIMIT)
+    found = await jobs.listed(states, prefix, limit, await _shown(request))
     return web.json_response([value(job) for job in found])
 
 
 async def one(request: web.Request, _values: dict[str, Any]) -> web.Response:
-    return web.json_response(value(await _jobs(request.app[SITE]).job(request.match_info["id"])))
+    return web.json_response(value(await _job(request)))
 
 
 async def delete(request: web.Request, _values: dict[str, Any]) -> web.Response:
-    return web.json_response(value(await _jobs(request.app[SITE]).cancel(request.match_info["id"])))
+    return web.json_response(value(await _jobs(request.app[SITE]).cancel((await _job(request)).id)))
 
 
 async def events(request: web.Request, _values: dict[str, Any]) -> web.StreamResponse:
     """Server-sent events (HTML, 9.2): a `progress` for each change, `end` as the last one if the job ends."""
     site = request.app[SITE]
     jobs = _jobs(site)
-    job = await jobs.job(request.match_info["id"])
+    job = await _job(request)
     answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store"})
     await answer.prepare(request)
     if request.method == hdrs.METH_HEAD:
@@ -104,6 +115,25 @@ def _jobs(site: Site) -> Queue:
     if site.jobs is None:
         raise Unsupported(site.no_jobs)
     return site.jobs
+
+
+async def _shown(request: web.Request) -> Callable[[Job], bool]:
+    """Tells the jobs that the caller may know of: those whose source its scope reaches."""
+    caller, layers = request[CALLER], await permitted.layers(request)
+
+    def shown(job: Job) -> bool:
+        wanted = job.order.wanted
+        return permitted.may_know(caller, Kind(wanted.what.value), wanted.refs, wanted.store, layers)
+
+    return shown
+
+
+async def _job(request: web.Request) -> Job:
+    """The job that is asked for. NotFound in the same words whether there is none, or none that the caller may know."""
+    job = await _jobs(request.app[SITE]).job(request.match_info["id"])
+    if not (await _shown(request))(job):
+        raise unknown(job.id)
+    return job
 
 
 async def _body(request: web.Request, site: Site) -> Export:

@@ -6,14 +6,14 @@ answer that differs would list it after all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from aiohttp import web
 
 from streamer.access.scope import Kind
-from streamer.errors import Forbidden, InvalidRequest, StreamerError
+from streamer.errors import Forbidden, InvalidReference, InvalidRequest, StreamerError
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
 from streamer.stores.base import Container, Damaged, Image, Layer, Listing, Store
@@ -44,36 +44,81 @@ def require_import(caller: Caller, store: str, name: str | None) -> None:
         raise caller.lacks(f"names={name[:200]}", f"import under the name {name[:200]!r}")
 
 
-def may_know(caller: Caller, kind: Kind, refs: Sequence[str], store: str | None) -> bool:
+def may_know(
+    caller: Caller, kind: Kind, refs: Sequence[str], store: str | None, layers: Collection[str] = frozenset()
+) -> bool:
     """Whether the caller's scope reaches what an export job exports; of a job that names no store, only a scope of all
-    stores does."""
+    stores does. `layers` is what `layers()` gives."""
     scope = caller.scope
     if kind not in scope.kinds or (scope.stores is not None and (store is None or not scope.store(store))):
         return False
-    return all(scope.named([ref, *_forms(references.attempt(ref))]) for ref in refs)
+    if scope.names is None:
+        return True
+    if kind is Kind.LAYER:
+        return all(ref in layers for ref in refs)
+    return all(scope.named(_lasting(kind, ref)) for ref in refs)
+
+
+async def layers(request: web.Request) -> frozenset[str]:
+    """Diff IDs and chain IDs of the layers that the caller may read; empty where its scope does not limit names, and
+    any layer may be read."""
+    scope = request[CALLER].scope
+    if scope.names is None or Kind.LAYER not in scope.kinds:
+        return frozenset()
+    found = await catalog(request).layers()
+    return frozenset(digest for each in found for digest in (each.diff_id, each.chain_id))
 
 
 async def require_source(request: web.Request, kind: Kind, refs: Sequence[str], store: str | None) -> None:
     """Forbidden unless the caller may have exported later, when nobody is asked any more, what it names now.
 
     So a limited scope needs a store that is named, and names in place of IDs: what an ID begins with may be another
-    thing by then. Otherwise raises what looking things up does.
+    thing by then. What such a scope names is looked up, and raises what that does; what another one names is not.
     """
-    caller = request[CALLER]
+    caller, scope = request[CALLER], request[CALLER].scope
     caller.require(kind)
-    if caller.scope.stores is not None and store is None:
+    if scope.stores is not None and store is None:
         raise caller.lacks("stores=*", "leave the store of a job open: name one that it may use")
-    found, named = catalog(request), [*refs]
+    if scope.stores is None and scope.names is None:
+        return
     for ref in refs:
-        if kind is Kind.LAYER:
-            await found.layer(ref, store)
-            named.remove(ref)  # its digest is what it is
-        elif kind in (Kind.IMAGE, Kind.ROOTFS):
-            await found.image(ref, store)
-        else:
-            await found.container(ref, store)
-    if not may_know(caller, kind, named, store):
-        raise caller.lacks(f"names={' '.join(named)[:200]}", "begin a job for this: name it by a name that it may read")
+        named = await _named(catalog(request), kind, ref, store)
+        if scope.names is not None and kind is not Kind.LAYER and not (named and scope.named(_lasting(kind, ref))):
+            raise caller.lacks(
+                f"names={ref[:200]}", f"begin a job for {ref[:200]!r}: name it by a name that it may read"
+            )
+
+
+async def _named(found: Catalog, kind: Kind, ref: str, store: str | None) -> bool:
+    """Whether what is there is called so, and not only found by its ID. Raises what looking it up does."""
+    if kind is Kind.LAYER:
+        await found.layer(ref, store)
+        return False
+    if kind not in (Kind.IMAGE, Kind.ROOTFS):
+        return (await found.container(ref, store)).name == ref
+    if kind is Kind.IMAGE and _all_tags(ref) and await found.named(ref, store):
+        return True
+    image = await found.image(ref, store)
+    return "@" in ref or references.attempt(ref) in image.names
+
+
+def _lasting(kind: Kind, ref: str) -> list[str]:
+    """What patterns are compared with where nothing is looked up: whatever has this name may be exported."""
+    if kind not in (Kind.IMAGE, Kind.ROOTFS):
+        return [ref]
+    name = references.attempt(ref)
+    if name is not None and kind is Kind.IMAGE and _all_tags(ref):
+        return [name.familiar_repository]  # the only thing that every tag of it has in common
+    return _forms(name)
+
+
+def _all_tags(ref: str) -> bool:
+    """Whether an image job takes this for a repository, and so saves every tag of it."""
+    try:
+        name = references.parse(ref)
+    except InvalidReference:
+        return False
+    return name.tag is None and name.digest is None
 
 
 class _Permitted(Catalog):

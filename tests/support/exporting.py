@@ -32,11 +32,11 @@ def submitted(port: int, destination: str, kind: str = "image", ref: str = "big:
     return str(job["id"])
 
 
-def ended(port: int, id: str, limit: float = 60) -> Any:
+def ended(port: int, id: str, limit: float = 60, **headers: str) -> Any:
     """The job, once it ended."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        _, job, _ = asked(port, "GET", f"/v1/exports/{id}")
+        _, job, _ = asked(port, "GET", f"/v1/exports/{id}", **headers)
         if job["state"] in ("done", "failed", "cancelled"):
             return job
         time.sleep(0.05)

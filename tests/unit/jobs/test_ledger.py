@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from streamer.export.image import Format
 from streamer.export.plan import Options
 from streamer.jobs.job import Order, Problem, State, Traces
@@ -109,6 +111,22 @@ async def test_filters(tmp_path: Path) -> None:
         assert await ids([State.CANCELLED]) == ["3"]
         assert await ids(list(State), "s3://bucket/a/") == ["3", "0"]
         assert await ids(list(State), "s3://bucket/%") == ["2"]
+
+
+async def test_what_is_not_shown_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.jobs.ledger._PAGE", 2)
+    async with opened(tmp_path) as ledger:
+        for number in range(9):
+            await ledger.add(str(number), PLAIN, None)
+
+        async def ids(shown: str, limit: int) -> str:
+            return "".join(job.id for job in await ledger.listed(list(State), "", limit, lambda job: job.id in shown))
+
+        assert await ids("0", 1) == "0"
+        assert await ids("1347", 2) == "74"
+        assert await ids("1347", 4) == "7431"
+        assert await ids("1347", 9) == "7431"
+        assert await ids("", 3) == ""
 
 
 async def test_uploads_that_ended_jobs_left(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from support import images, sites
 from support.asking import problem
 from support.clients import Client
+from support.exporting import asked, ended
 from support.images import file, layer
 from support.keys import Keys, scope
 from support.sites import LIKE_TWO, ONE, PORT, TWO, Site
@@ -48,9 +49,26 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Site]:
-    with sites.site(tmp_path_factory.mktemp("site") / "state", keys=keys.watched()) as opened:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys, folder: Path) -> Iterator[Site]:
+    root = tmp_path_factory.mktemp("site")
+    with sites.site(root / "state", keys=keys.watched(), jobs=root / "jobs", directories=[folder]) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def job(site: Site, keys: Keys, folder: Path) -> str:
+    """An export job that ended, of an image."""
+    authorization = f"Bearer {keys.secrets['all']}"
+    body = {"source": {"kind": "image", "ref": "two"}, "destination": f"file://{folder}/two.tar"}
+    status, made, _ = asked(site.port, "POST", "/v1/exports", body, Authorization=authorization)
+    assert status == 201, made
+    assert ended(site.port, made["id"], Authorization=authorization)["state"] == "done"
+    return str(made["id"])
 
 
 TARGETS: dict[str, tuple[str, Kind | None]] = {
@@ -65,6 +83,9 @@ TARGETS: dict[str, tuple[str, Kind | None]] = {
     "/v1/images/archive": ("/v1/images/archive?name=team/app/one:1", Kind.IMAGE),
     "/v1/images/{image}/archive": ("/v1/images/team/app/one:1/archive", Kind.IMAGE),
     "/v1/images/{image}/rootfs": ("/v1/images/team/app/one:1/rootfs", Kind.ROOTFS),
+    "/v1/exports": ("/v1/exports", Kind.JOBS),
+    "/v1/exports/{id}": ("/v1/exports/{id}", Kind.JOBS),
+    "/v1/exports/{id}/events": ("/v1/exports/{id}/events", Kind.JOBS),
     "/metrics": ("/metrics", Kind.METRICS),
     "/openapi.json": ("/openapi.json", None),
     "/healthz": ("/healthz", None),
@@ -78,16 +99,24 @@ def test_the_table_has_every_path() -> None:
     assert {route.path: route.scope for route in ROUTES if route.method == "GET"} == {
         path: kind for path, (_, kind) in TARGETS.items() if path != "/openapi.json"
     }
+    changing = {(route.method, route.path): route.scope for route in ROUTES if route.method != "GET"}
+    assert changing == {
+        ("POST", "/v1/images"): Kind.IMPORT,
+        ("POST", "/v1/exports"): Kind.JOBS,
+        ("DELETE", "/v1/exports/{id}"): Kind.JOBS,
+    }
 
 
 @pytest.mark.parametrize("path", TARGETS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_each_route_with_each_token(site: Site, keys: Keys, path: str, method: str) -> None:
+def test_each_route_with_each_token(site: Site, keys: Keys, job: str, path: str, method: str) -> None:
     target, kind = TARGETS[path]
+    target = target.replace("{id}", job)
     for name in ("all", "nothing", *Kind):
         answer = site.ask(target, method, keys.header(name))
         allowed = kind is None or name in ("all", kind)
-        assert answer.status == (200 if allowed else 403), name
+        hidden = "{id}" in path and name == Kind.JOBS  # of an image, of which it may know nothing
+        assert answer.status == (404 if hidden else 200 if allowed else 403), name
         if not allowed:
             assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
             if method == "GET":
@@ -122,7 +151,7 @@ CREDENTIALS: dict[str, str] = {
     "very long": "Authorization: Bearer " + "x" * 8000 + "\r\n",
 }
 UNKNOWN = [
-    *(target for path, (target, _) in TARGETS.items() if path not in OPEN),
+    *(target.replace("{id}", "x") for path, (target, _) in TARGETS.items() if path not in OPEN),
     "/",
     "/v1/nothing",
     "/metrics/",
@@ -215,7 +244,9 @@ def test_a_store_that_may_not_be_read_is_not_there(site: Site, keys: Keys, targe
     assert len(listed(site, keys, "all", target)) > 0
 
 
-@pytest.mark.parametrize("path", [path for path, (_, kind) in TARGETS.items() if kind not in (None, "metrics", "list")])
+@pytest.mark.parametrize(
+    "path", [path for path, (_, kind) in TARGETS.items() if kind not in (None, "metrics", "list", "jobs")]
+)
 def test_nor_can_anything_in_it_be_had(site: Site, keys: Keys, path: str) -> None:
     target, _ = TARGETS[path]
     for name in ("elsewhere", "nowhere"):
@@ -340,6 +371,12 @@ def test_imports(tmp_path: Path) -> None:
         ({"names": ["team/*"]}, "image", ["team/app/one:1", "two"], None, False),
         ({"names": ["two"]}, "rootfs", ["two"], None, True),
         ({"names": ["two"]}, "rootfs", ["two:latest"], None, True),
+        ({"names": ["*:latest"]}, "rootfs", ["two"], None, True),
+        ({"names": ["*:latest"]}, "image", ["two:latest"], None, True),
+        ({"names": ["*:latest"]}, "image", ["two"], None, False),  # which is all of its tags
+        ({"names": ["two"]}, "image", ["two"], None, True),
+        ({"names": ["*:latest"]}, "container", ["box"], None, False),
+        ({"names": ["*:*"]}, "layer", ["sha256:" + "0" * 64], None, False),
     ],
 )
 def test_what_a_caller_may_know_of_jobs(
