@@ -109,9 +109,10 @@ def _no_store(settings: Settings) -> str:
 async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> int:
     """Serve until a signal; the exit status: 0 if everything that was open ended by itself, 1 if any had to be broken.
 
-    SIGTERM or SIGINT: readiness fails, nothing new is accepted, open exports and imports may go on for `drain_timeout`;
-    then, or at a second signal, they are broken off (clients see an incomplete body) and everything is released. A
-    third signal ends the process where it stands: mounts are gone with it, an import is swept at the next start.
+    SIGTERM or SIGINT: readiness fails, nothing new is accepted, open exports, imports and jobs may go on for
+    `drain_timeout`; then, or at a second signal, they are broken off (clients see an incomplete body, jobs wait for the
+    next start) and everything is released. A third signal ends the process where it stands: mounts are gone with it, an
+    import is swept at the next start.
     SIGHUP: tokens and certificates are read again, as they are by themselves once their files change.
     `ready` is called with the addresses once they answer.
     """

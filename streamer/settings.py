@@ -31,7 +31,7 @@ GiB = 1 << 30
 
 DEFAULT_FILE = Path("/etc/streamer/streamer.toml")
 _PREFIX = "STREAMER_"
-_FLAGS = {"stores": "store"}
+_FLAGS = {"stores": "store", "upload_concurrency": "concurrency"}
 """Settings whose flag is not called as they are."""
 _BESIDES = ("CONFIG", "TOKEN_FILE")
 """Variables that are no settings of a service: where its file is, and what a client of one shows."""
