@@ -212,7 +212,7 @@ def export(
         Length | None,
         typer.Option(
             metavar="WHEN",
-            help="known: learn the length first, also of a running container, so that its download can be resumed. "
+            help="known: learn the length first, also of a running container (whose download still cannot be resumed). "
             "unknown: begin at once. auto, the default: known for all that stands still.",
             show_default=False,
             rich_help_panel=_SERVICE,
