@@ -21,11 +21,11 @@ from streamer.sinks.metadata import target
 from streamer.sinks.patience import Patience
 from streamer.sinks.storages import Access, storages
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PART = 5 << 20
 DATA = random.Random(1).randbytes(2 * PART + 1000)
-SILENCE = 1.5
+SILENCE = 3.0
 PATIENCE = Patience(tries=4, first_pause=0.01, longest_pause=0.05, answer=SILENCE, slowest=20 << 20)
 KEY = "faults/a.tar"
 
