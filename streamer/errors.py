@@ -7,6 +7,9 @@ that the caller did not name: bodies of HTTP errors show messages as they are. T
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 _SHOWN = 200
@@ -185,3 +188,20 @@ def shown(name: bytes) -> str:
         name = name[: _SHOWN // 2] + b"[...]" + name[-_SHOWN // 2 :]
     text = name.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+FILE_REFUSALS: Mapping[int, type[StreamerError]] = MappingProxyType(
+    {
+        errno.ENOENT: NotFound,
+        errno.ENOTDIR: NotFound,
+        errno.EISDIR: InvalidRequest,
+        errno.ENAMETOOLONG: InvalidRequest,
+        errno.EACCES: NotPermitted,
+        errno.EPERM: NotPermitted,
+        errno.EROFS: NotPermitted,
+        errno.ENOSPC: StorageFull,
+        errno.EDQUOT: StorageFull,
+        errno.EFBIG: StorageFull,
+    }
+)
+"""What the system's refusal to read or write a file that somebody named is, by its number."""

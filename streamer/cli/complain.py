@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 import traceback
 
 from streamer.cli.exit import Interrupted, ReaderLeft
-from streamer.errors import InvalidRequest, NotFound, NotPermitted, SourceFailed, StorageFull, StreamerError
-
-_KINDS: dict[int, type[StreamerError]] = {
-    errno.ENOENT: NotFound,
-    errno.ENOTDIR: NotFound,
-    errno.EISDIR: InvalidRequest,
-    errno.ENAMETOOLONG: InvalidRequest,
-    errno.EACCES: NotPermitted,
-    errno.EPERM: NotPermitted,
-    errno.EROFS: NotPermitted,
-    errno.ENOSPC: StorageFull,
-    errno.EDQUOT: StorageFull,
-    errno.EFBIG: StorageFull,
-}
+from streamer.errors import (
+    FILE_REFUSALS,
+    SourceFailed,
+    StreamerError,
+)
 
 
 def failed(what: str, path: str, error: OSError, otherwise: type[StreamerError] = SourceFailed) -> StreamerError:
     """Our error for the system's refusal to `what` (`read`, `write`) a file that the caller named."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return _KINDS.get(error.errno or 0, otherwise)(f"cannot {what} {path}: {reason}")
+    return FILE_REFUSALS.get(error.errno or 0, otherwise)(f"cannot {what} {path}: {reason}")
 
 
 def single(error: BaseException) -> BaseException:

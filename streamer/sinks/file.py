@@ -15,24 +15,17 @@ import anyio
 import anyio.to_thread
 
 from streamer.changeset import descriptor
-from streamer.errors import InvalidRequest, NotFound, NotPermitted, StorageFailed, StorageFull, StreamerError
+from streamer.errors import (
+    FILE_REFUSALS,
+    InvalidRequest,
+    NotPermitted,
+    StorageFailed,
+    StreamerError,
+)
 from streamer.sinks import newfile
 from streamer.sinks.base import Begun, Exists, Layout, Record, Target, Upload
 
-_KINDS: dict[int, type[StreamerError]] = {
-    errno.ENOENT: NotFound,
-    errno.ENOTDIR: NotFound,
-    errno.ELOOP: NotPermitted,
-    errno.EXDEV: NotPermitted,
-    errno.EISDIR: InvalidRequest,
-    errno.ENAMETOOLONG: InvalidRequest,
-    errno.EACCES: NotPermitted,
-    errno.EPERM: NotPermitted,
-    errno.EROFS: NotPermitted,
-    errno.ENOSPC: StorageFull,
-    errno.EDQUOT: StorageFull,
-    errno.EFBIG: StorageFull,
-}
+_KINDS: dict[int, type[StreamerError]] = {**FILE_REFUSALS, errno.ELOOP: NotPermitted, errno.EXDEV: NotPermitted}
 
 
 class Files:
