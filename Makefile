@@ -6,7 +6,6 @@ BIN := $(VENV)/bin
 # 119, 124: async context managers are generators, and coroutines may be without await where a protocol wants them.
 ASYNC_OFF := ASYNC106,ASYNC109,ASYNC119,ASYNC124
 STREAMER_LISTEN ?= 127.0.0.1:8080
-export STREAMER_LISTEN
 
 .PHONY: run test unit lint types check bench stubs clean
 

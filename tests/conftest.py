@@ -13,14 +13,19 @@ pytest_plugins = ["support.engines"]
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
+NO_SKIPS = "STREAMER_NO_SKIPS"
+"""Set to 1 where everything a test could need is there: a skip would hide a test that this machine can run."""
+
+# Settings of whoever runs the tests are nothing a test may depend on either; STREAMER_TEST_* are the tests' own.
+for name in [name for name in os.environ if name.upper().startswith("STREAMER_")]:
+    if name != NO_SKIPS and not name.startswith("STREAMER_TEST_"):
+        del os.environ[name]
+
 os.environ["STREAMER_DISCOVER"] = "0"  # what engines of the machine itself hold is nothing a test may depend on
 
 # Children of tests with a `preexec_fn` run Python before they become another program: gRPC would start its threads
 # again in there, and abort when their descriptors are closed.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-
-NO_SKIPS = "STREAMER_NO_SKIPS"
-"""Set to 1 where everything a test could need is there: a skip would hide a test that this machine can run."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
