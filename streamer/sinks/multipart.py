@@ -58,7 +58,6 @@ class Multipart:
         try:
             while True:
                 answer = await self._call("list_parts", UploadId=begun.upload, **more)
-                self._checksums = self._checksums or _compares(answer)
                 for part in answer.get("Parts", ()):
                     there[part["PartNumber"]] = part["ETag"].strip('"'), part["Size"]
                 if not answer.get("IsTruncated"):
@@ -69,10 +68,13 @@ class Multipart:
         except NotPermitted:
             # Who may not list believes the record: a part that is not there fails the completion.
             there = {number: (part.etag, part.size) for number, part in begun.parts.items()}
-        self._upload = begun.upload
-        # Not every storage says it again.
-        self._checksums = self._checksums or any(part.checksum.startswith("crc32c:") for part in begun.parts.values())
-        self._parts = {n: part for n, part in begun.parts.items() if there.get(n) == (part.etag, part.size)}
+        parts = {n: part for n, part in begun.parts.items() if there.get(n) == (part.etag, part.size)}
+        if not parts:
+            # Nothing to go on with; and which checksums it was begun with, not every storage says again.
+            await self._abandoned({begun.upload})
+            return
+        self._upload, self._parts = begun.upload, parts
+        self._checksums = any(part.checksum.startswith("crc32c:") for part in parts.values())
 
     async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         if number == 1 and last and self._upload is None:
@@ -112,17 +114,24 @@ class Multipart:
     async def abort(self) -> None:
         """Takes back everything that is there of an upload that was not completed. Errors are logged."""
         left = {self._upload} if self._upload is not None else set()
+        if await self._abandoned(left, since=self._unsure):
+            await self._record.ended()
+
+    async def _abandoned(self, uploads: set[str], since: float | None = None) -> bool:
+        """Whether nothing is left of these uploads, and of those begun `since` whose ID never arrived. Errors are
+        logged."""
+        left = set(uploads)
         try:
-            if self._unsure is not None:
-                left |= await self._lost(self._unsure)
+            if since is not None:
+                left |= await self._lost(since)
             for upload in left:
                 await self._taken_back(upload)
         except StreamerError as error:
             log.error(
                 "upload left behind", destination=str(self._target.address), uploads=sorted(left), error=str(error)
             )
-            return
-        await self._record.ended()
+            return False
+        return True
 
     async def _md5(self, data: memoryview) -> Checksum:
         return await anyio.to_thread.run_sync(checksums.md5, data, limiter=self._hashing)
