@@ -27,6 +27,7 @@ from streamer.jobs.planning import planned
 from streamer.log import logger
 from streamer.sinks.address import Scheme
 from streamer.sinks.base import Target
+from streamer.sinks.delivery import Delivered
 
 log = logger("streamer.jobs")
 
@@ -68,6 +69,8 @@ class Queue:
         self._left = anyio.Event()
         self.news = anyio.Event()
         """Set, and replaced, when anything about any job changed: who looks at a job takes it before."""
+        self.on_ended: Callable[[State, int], object] = lambda _state, _bytes: None
+        """Told how each job of this process ended, and the bytes of an object that is there."""
         self._refusal: StreamerError | None = None
 
     def __repr__(self) -> str:
@@ -76,6 +79,10 @@ class Queue:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    async def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(await self._tools.ledger.waiting())
 
     @property
     def refusing(self) -> bool:
@@ -255,15 +262,18 @@ class Queue:
             log.error("job failed", job=id, exc_info=error)
             problem = Problem(StreamerError.code, "an error inside streamer; its log says more")
         else:
-            log.info("job done", job=id, bytes=made.size, digest=made.digest)
-            return partial(ledger.end, id, State.DONE, done=made.size, digest=made.digest, etag=made.etag)
+            return partial(self._end, id, State.DONE, made=made)
         return partial(self._end, id, State.FAILED, error=problem)
 
-    async def _end(self, id: str, state: State, *, error: Problem | None = None) -> None:
-        await self._tools.ledger.end(id, state, error=error)
-        log.info(
-            f"job {state.value}", job=id, code=error.code if error else None, error=error.detail if error else None
-        )
+    async def _end(self, id: str, state: State, *, error: Problem | None = None, made: Delivered | None = None) -> None:
+        if made is None:
+            await self._tools.ledger.end(id, state, error=error)
+            code, detail = (error.code, error.detail) if error else (None, None)
+            log.info(f"job {state.value}", job=id, code=code, error=detail)
+        else:
+            await self._tools.ledger.end(id, state, done=made.size, digest=made.digest, etag=made.etag)
+            log.info("job done", job=id, bytes=made.size, digest=made.digest)
+        self.on_ended(state, made.size if made else 0)
 
     async def tidy(self) -> None:
         """Takes back uploads of jobs that ended without being able to do it themselves, for ever."""
