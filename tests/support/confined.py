@@ -17,9 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 USER = 65532
 """No user of this machine; the one of the container image."""
+READ = ("dac_read_search",)
+BOTH = ("sys_admin", *READ)
 
-# Of every directory on the way only what leads on is left; nothing on the way is changed outside of the namespace.
-_OPEN = """
+# Of every closed directory only what leads on is left. Nothing of this is seen outside of the namespace.
+SET_UP = """
 set -e
 for closed in $CLOSED; do
   mkdir -p "$HOLD"
@@ -58,7 +60,7 @@ def command(
     arguments: Sequence[str], user: int = 0, capabilities: Sequence[str] = (), options: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The whole command line; `options` are further ones of unshare(1)."""
-    return ("unshare", "--mount", *options, "sh", "-c", _OPEN, "sh", *prefix(user, capabilities), *arguments)
+    return ("unshare", "--mount", *options, "sh", "-c", SET_UP, "sh", *prefix(user, capabilities), *arguments)
 
 
 def environment(read_only: Sequence[Path] = (), **more: str) -> Mapping[str, str]:
