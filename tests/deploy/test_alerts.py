@@ -92,7 +92,11 @@ CASES = [
         {"streamer_connections_refused_total": counter(1)},
         {"streamer_connections_refused_total": gauge(1)},
     ),
-    Case("StreamerSlowHeaders", {"streamer_slow_headers_total": counter(120)}, {"streamer_slow_headers_total": counter(6)}),
+    Case(
+        "StreamerSlowHeaders",
+        {"streamer_slow_headers_total": counter(120)},
+        {"streamer_slow_headers_total": counter(6)},
+    ),
     Case("StreamerCallersRefused", refused("unauthenticated", 120), refused("unauthenticated", 6)),
     Case(
         "StreamerStoreSlow",
@@ -109,7 +113,7 @@ CASES = [
         buckets("streamer_loop_lag_seconds", "", True),
         buckets("streamer_loop_lag_seconds", "", False),
     ),
-]  # fmt: skip
+]
 
 
 def promtool() -> str:

@@ -1,5 +1,5 @@
-"""The compose file: accepted by the Compose Specification, and its SeaweedFS and its secrets taken for what they are: an
-export ends in the bucket with the very flags and credentials that are in there."""
+"""The compose file: accepted by the Compose Specification, and its SeaweedFS and its secrets taken for what they are:
+an export ends in the bucket with the very flags and credentials that are in there."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
-from support import certificates, confined, images, manifests
+from support import certificates, confined, images
 from support.confined import BOTH
 from support.docker_roots import DockerRoot
 from support.manifests import documents, pods, streamer, variables

@@ -211,7 +211,12 @@ def test_real_engines_with_two_capabilities(name: str, request: pytest.FixtureRe
     location, places = located(engine)
     with engine.box(engine.built) as box:
         box.change()
-        for question in (("container", box.name), ("diff", box.name), ("rootfs", engine.built), ("image", engine.built)):
+        for question in (
+            ("container", box.name),
+            ("diff", box.name),
+            ("rootfs", engine.built),
+            ("image", engine.built),
+        ):
             command = confined.streamer("export", *question, "--store", f"it={location}")
             whole, confined_ = (
                 engine.engines.command(*prefix, *command, PYTHONPATH=str(ROOT), STREAMER_DISCOVER="0", **more)()

@@ -32,7 +32,8 @@ _NEEDED = ("sysinit", "basic", "sockets", "shutdown", "multi-user", "network")
 """Targets that the units stand on, here without what they would start of the machine's own."""
 
 # systemd as the first process of a PID namespace, on the machine's files, with nothing of what it writes seen outside.
-_BOOT = """
+_BOOT = (
+    """
 set -e
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -40,9 +41,12 @@ mount -t tmpfs -o mode=755 tmpfs /var/lib
 mkdir "$HOME_OF_TEST/etc"
 cp -a /etc/. "$HOME_OF_TEST/etc"
 mount --bind "$HOME_OF_TEST/etc" /etc
-""" + confined.SET_UP.replace('exec "$@"', "") + """
+"""
+    + confined.SET_UP.replace('exec "$@"', "")
+    + """
 exec env -i PATH="$PATH" container=other SYSTEMD_UNIT_PATH="$UNITS" /lib/systemd/systemd --system --log-target=null
 """
+)
 
 
 @pytest.fixture
