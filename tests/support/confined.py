@@ -24,11 +24,10 @@ BOTH = ("sys_admin", *READ)
 SET_UP = """
 set -e
 for closed in $CLOSED; do
-  mkdir -p "$HOLD"
-  mount --bind "$INSIDE" "$HOLD"
+  mount --bind "$INSIDE" /mnt
   mount -t tmpfs -o mode=755 tmpfs "$closed"
   mkdir -p "$INSIDE"
-  mount --move "$HOLD" "$INSIDE"
+  mount --move /mnt "$INSIDE"
 done
 for place in $READ_ONLY; do
   mount --bind "$place" "$place"
@@ -74,7 +73,6 @@ def environment(read_only: Sequence[Path] = (), **more: str) -> Mapping[str, str
         "STREAMER_DISCOVER": "0",
         "CLOSED": " ".join(closed[:1]),
         "INSIDE": str(inside),
-        "HOLD": "/tmp/held",
         "READ_ONLY": " ".join(map(str, read_only)),
         **more,
     }
