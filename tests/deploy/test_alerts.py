@@ -17,6 +17,7 @@ from support.manifests import ROOT
 
 from streamer import errors
 from streamer.export.plan import Kind
+from streamer.jobs.job import State
 from streamer.web import problems
 
 RULES = ROOT / "deploy/alerts.yaml"
@@ -29,7 +30,7 @@ OUTCOMES = {"complete", "client_gone", "stalled", "internal"}
 
 @dataclass(frozen=True)
 class Case:
-    """`series` by name and labels, as promtool writes values: for an hour, one a minute. After `minutes` the alert
+    """`series` by name and labels, as promtool writes values: one a minute. After `minutes` the alert
     fires, with `quiet` in place of them it never does."""
 
     alert: str
@@ -39,11 +40,11 @@ class Case:
 
 
 def counter(step: float) -> str:
-    return f"0+{step}x60"
+    return f"0+{step}x90"
 
 
 def gauge(value: float) -> str:
-    return f"{value}+0x60"
+    return f"{value}+0x90"
 
 
 def buckets(name: str, labels: str, slow: bool) -> dict[str, str]:
@@ -113,6 +114,17 @@ CASES = [
         buckets("streamer_loop_lag_seconds", "", True),
         buckets("streamer_loop_lag_seconds", "", False),
     ),
+    Case(
+        "StreamerJobsFail",
+        {'streamer_jobs_ended_total{state="failed"}': counter(1)},
+        {'streamer_jobs_ended_total{state="done"}': counter(1)},
+    ),
+    Case(
+        "StreamerJobsWait",
+        {'streamer_jobs{state="queued"}': gauge(1), 'streamer_jobs{state="running"}': gauge(4)},
+        {'streamer_jobs{state="queued"}': gauge(0), 'streamer_jobs{state="running"}': gauge(4)},
+        minutes=65,
+    ),
 ]
 
 
@@ -170,6 +182,7 @@ def test_labels_are_ones_that_exist(alert: dict[str, Any]) -> None:
         "outcome": codes | OUTCOMES,
         "kind": {each.value for each in Kind},
         "job": {"streamer"},
+        "state": set(State),
     }
     for label, value in re.findall(r'(\w+)[=!]~?"([^"]*)"', alert["expr"]):
         assert set(value.split("|")) <= known[label], (label, value)
