@@ -20,6 +20,7 @@ import pytest
 import yaml
 from support import confined, images
 from support.confined import BOTH
+from support.docker_roots import DockerRoot
 from support.manifests import ROOT, program
 
 from streamer.settings import Settings
@@ -169,6 +170,30 @@ def test_the_bucket_takes_an_export(secrets: Path, tmp_path: Path) -> None:
             )
             outcomes[destination] = done.returncode
         assert outcomes == {"s3://exports/a.tar": 0, "s3://other/a.tar": 8, "s3://exports/b.tar": 8}
+
+
+@pytest.mark.root
+def test_streamer_starts_with_its_environment(secrets: Path, tmp_path: Path) -> None:
+    """With another store and port. The token that was made lets in; none, or another, does not."""
+    streamer = FILE["services"]["streamer"]
+    made = images.image(images.layer(images.file("a", b"a")), names=["a:1"])
+    store = DockerRoot(tmp_path / "docker").add(made)
+    environment = streamer["environment"] | {
+        "STREAMER_STORES": streamer["environment"]["STREAMER_STORES"].replace("/var/lib/docker", str(store.path)),
+        "STREAMER_TOKENS": str(secrets / "tokens.toml"),
+        "STREAMER_LISTEN": streamer["environment"]["STREAMER_LISTEN"].replace(":8080", ":0"),
+        "STREAMER_STATE": str(tmp_path / "state"),
+    }
+    with confined.serving(streamer["command"], 0, BOTH, **environment) as (address,):
+        url = f"http://127.0.0.1:{address.rpartition(':')[2]}/v1/images/a:1/archive"
+        token = (secrets / "token").read_text().strip()
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.read()
+        for headers in ({}, {"Authorization": f"Bearer {token}x"}):
+            with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+                urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10)
+            refused.value.close()
 
 
 def healthy(url: str) -> None:

@@ -3,9 +3,10 @@ with which streamer really starts."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -16,9 +17,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 from support import certificates, confined, images
-from support.confined import BOTH
+from support.confined import BOTH, ROOT
 from support.docker_roots import DockerRoot
-from support.manifests import documents, pods, streamer, variables
+from support.manifests import KUBERNETES, documents, pods, streamer, variables
 
 from streamer.settings import Settings
 
@@ -197,104 +198,101 @@ def test_the_network_policy_is_about_the_pods() -> None:
         assert service["spec"]["selector"].items() <= labels.items()
 
 
-class Pod:
-    """The node's container as its manifest has it, with another store, started on this machine: Secrets are laid out as
-    kubelet lays them out."""
+def secret(place: Path, files: dict[str, bytes]) -> Path:
+    """A new version of a Secret in a volume, as kubelet lays it out: a directory, and a link that is replaced."""
+    version = place / f"..version-{len(list(place.iterdir())) if place.exists() else 0}"
+    version.mkdir(parents=True)
+    for name, data in files.items():
+        (version / name).write_bytes(data)
+        (version / name).chmod(0o400)
+        if not (place / name).is_symlink():
+            (place / name).symlink_to(f"..data/{name}")
+    (place / "..new").symlink_to(version.name)
+    os.replace(place / "..new", place / "..data")
+    return place
 
-    def __init__(self, place: Path) -> None:
-        (pod,) = pods("node")
-        container = streamer(pod)
-        self.tokens, self.tls = place / "tokens", place / "tls"
-        leaf = certificates.leaf("streamer.streamer.svc")
-        certificate, key = certificates.write(place, leaf)[:2]
-        self.secret(self.tokens, {"tokens.toml": b""})
-        self.secret(self.tls, {"tls.crt": Path(certificate).read_bytes(), "tls.key": Path(key).read_bytes()})
-        made = images.image(images.layer(images.file("a", b"a")), names=["a:1"])
-        store = DockerRoot(place / "docker").add(made)
-        environment = variables(container)
-        moved = {"/etc/streamer/tokens": str(self.tokens), "/etc/streamer/tls": str(self.tls)}
-        for name, value in environment.items():
-            for there, here in moved.items():
-                value = value.replace(there, here)
-            environment[name] = value
-        environment |= {
-            "STREAMER_STORES": f"docker=docker:{store.path}",
-            "STREAMER_STATE": str(place / "state"),
-            "STREAMER_LISTEN": environment["STREAMER_LISTEN"].replace(":8443", ":0"),
-        }
-        added = [each.lower() for each in container["securityContext"]["capabilities"]["add"]]
-        self.process = subprocess.Popen(
-            confined.command(confined.streamer(*container["args"]), 0, added),
-            env=confined.environment(**environment),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd="/",
-        )
-        assert self.process.stderr is not None
-        said = b""
-        for line in self.process.stderr:
-            said += line
-            if b'"serving"' in line:
-                self.port = int(json.loads(line)["addresses"][0].rpartition(":")[2])
-                break
-        else:
-            raise AssertionError(said.decode())
-        self.context = certificates.client()
-        self.context.check_hostname = False  # probes do not look, monitoring gives the name
 
-    def secret(self, place: Path, files: dict[str, bytes]) -> None:
-        """A new version of a Secret in a volume: files in a directory of their own, and a link that is replaced."""
-        version = place / f"..version-{len(list(place.iterdir())) if place.exists() else 0}"
-        version.mkdir(parents=True)
-        for name, data in files.items():
-            (version / name).write_bytes(data)
-            (version / name).chmod(0o400)
-            if not (place / name).is_symlink():
-                (place / name).symlink_to(f"..data/{name}")
-        (place / "..new").symlink_to(version.name)
-        os.replace(place / "..new", place / "..data")
+def status(address: str, path: str, token: str = "", host: str = "") -> int:
+    """What a request is answered with. As a probe, it does not look at the certificate's name."""
+    context = certificates.client()
+    context.check_hostname = False
+    request = urllib.request.Request(f"https://127.0.0.1:{address.rpartition(':')[2]}{path}")
+    for name, value in (("Authorization", token and f"Bearer {token}"), ("Host", host)):
+        if value:
+            request.add_header(name, value)
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
-    def status(self, path: str, token: str = "", host: str = "") -> int:
-        request = urllib.request.Request(f"https://127.0.0.1:{self.port}{path}")
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
-        if host:
-            request.add_header("Host", host)
-        try:
-            with urllib.request.urlopen(request, context=self.context, timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return error.code
 
-    def end(self) -> int:
-        self.process.terminate()
-        self.process.communicate(timeout=30)
-        return self.process.returncode
+def moved(container: dict[str, Any], places: dict[str, str]) -> dict[str, str]:
+    """The variables of a container, with other places for what they name."""
+    found = variables(container)
+    for there, here in places.items():
+        found = {name: value.replace(there, here) for name, value in found.items()}
+    return found
 
 
 @pytest.mark.root
 def test_the_nodes_container_starts(tmp_path: Path) -> None:
-    pod = Pod(tmp_path)
-    try:
-        container = streamer(pods("node")[0])
+    """As its manifest has it, with another store, on this machine."""
+    container = streamer(pods("node")[0])
+    chain, key = certificates.write(tmp_path, certificates.leaf("streamer.streamer.svc"))
+    tls = secret(tmp_path / "tls", {"tls.crt": Path(chain).read_bytes(), "tls.key": Path(key).read_bytes()})
+    tokens = secret(tmp_path / "tokens", {"tokens.toml": (KUBERNETES / "node/tokens.toml").read_bytes()})
+    made = images.image(images.layer(images.file("a", b"a")), names=["a:1"])
+    store = DockerRoot(tmp_path / "docker").add(made)
+    environment = moved(
+        container, {"/etc/streamer/tls": str(tls), "/etc/streamer/tokens": str(tokens), "0.0.0.0:8443": "0.0.0.0:0"}
+    )
+    environment |= {"STREAMER_STORES": f"docker=docker:{store.path}", "STREAMER_STATE": str(tmp_path / "state")}
+    added = [each.lower() for each in container["securityContext"]["capabilities"]["add"]]
+    with confined.serving(container["args"], 0, added, **environment) as (address,):
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             asked = container[probe]["httpGet"]
             assert asked["scheme"] == "HTTPS"
-            assert pod.status(asked["path"]) == 200
-        assert pod.status("/v1/images") == 401  # with no token in the Secret, nobody gets in
-        assert pod.status("/metrics", host="streamer.streamer.svc") == 401
-        issued = subprocess.run(
-            confined.streamer("token", "new", "prometheus", "--kinds", "metrics"),
-            env=confined.environment(), capture_output=True, check=True,
-        )  # fmt: skip
+            assert status(address, asked["path"]) == 200
+        assert status(address, "/v1/images") == 401  # with no token in the Secret, nobody gets in
+        assert status(address, "/metrics", host="streamer.streamer.svc") == 401
+        issued = confined.run(confined.streamer("token", "new", "prometheus", "--kinds", "metrics"))
         token = issued.stderr.decode().split()[-1]
-        pod.secret(pod.tokens, {"tokens.toml": issued.stdout})  # as kubelet does once the Secret was changed
+        secret(tokens, {"tokens.toml": issued.stdout})
         end = time.monotonic() + 10
-        while pod.status("/metrics", token, "streamer.streamer.svc") == 401 and time.monotonic() < end:
+        while status(address, "/metrics", token, "streamer.streamer.svc") == 401 and time.monotonic() < end:
             time.sleep(0.1)
-        assert pod.status("/metrics", token, "streamer.streamer.svc") == 200
-        assert pod.status("/metrics", token, "elsewhere.example") == 403
-        assert pod.status("/v1/images", token) == 403
-    finally:
-        assert pod.end() == 0
+        assert status(address, "/metrics", token, "streamer.streamer.svc") == 200
+        assert status(address, "/metrics", token, "elsewhere.example") == 403
+        assert status(address, "/v1/images", token) == 403
+
+
+@pytest.mark.root
+def test_the_sidecar_starts_before_there_is_an_image() -> None:
+    """With no privilege at all, and its probe as the image has it."""
+    container = next(found for found in map(streamer, pods("example")) if "runAsNonRoot" in found["securityContext"])
+    security = container["securityContext"]
+    with tempfile.TemporaryDirectory(prefix="sidecar-", dir="/tmp") as name:
+        shared = Path(name)
+        shared.chmod(0o755)
+        environment = moved(container, {"/shared": str(shared), ":8080": ":0"}) | {"STREAMER_STATE": f"{name}/state"}
+        (shared / "state").mkdir()
+        os.chown(shared / "state", security["runAsUser"], security["runAsGroup"])
+        with confined.serving(container["args"], security["runAsUser"], (), **environment) as (address,):
+
+            def probed(*path: str) -> int:
+                program = [sys.executable, ROOT / "deploy/image/healthy", *path]
+                listening = {"STREAMER_LISTEN": address.removeprefix("http://")}
+                return subprocess.run(program, env=listening, capture_output=True, check=False).returncode
+
+            for probe in ("startupProbe", "livenessProbe"):
+                command, *path = container[probe]["exec"]["command"]
+                assert command == "streamer-healthy"
+                assert probed(*path) == 0
+            assert probed("/readyz") == 1
+            made = images.image(images.layer(images.file("a", b"a")), names=["a:1"])
+            images.unpack_to(images.oci(made), shared)  # the application writes its image
+            assert probed("/readyz") == 0
+            with urllib.request.urlopen(f"{address}/v1/images/a:1/archive", timeout=10) as answer:
+                assert answer.read()

@@ -104,27 +104,9 @@ def serving(
     is not, it is refused by name or broken off."""
     place.mkdir()
     os.chown(place, user, user)
-    arguments = confined.streamer("serve", *store.options, "--state", place, "--listen", f"unix:{place}/s")
-    process = subprocess.Popen(
-        confined.command(arguments, user, capabilities),
-        env=confined.environment(read_only),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd="/",
-    )
-    assert process.stderr is not None
-    try:
-        said = b""
-        for line in process.stderr:
-            said += line
-            if b'"serving"' in line:
-                break
-        else:
-            raise AssertionError(said.decode())
+    arguments = ("serve", *store.options, "--state", place, "--listen", f"unix:{place}/s")
+    with confined.serving(arguments, user, capabilities, read_only=read_only):
         yield lambda path: answered(place / "s", path)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 def answered(socket: Path, path: str) -> bool:

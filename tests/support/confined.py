@@ -8,10 +8,12 @@ of its own, in which those that lead to it are open to everybody, and what is na
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -96,3 +98,36 @@ def run(
         check=False,
         cwd="/",
     )
+
+
+@contextmanager
+def serving(
+    arguments: Sequence[object],
+    user: int = 0,
+    capabilities: Sequence[str] = (),
+    *,
+    read_only: Sequence[Path] = (),
+    **more: str,
+) -> Iterator[list[str]]:
+    """`streamer ARGUMENTS`, which serves, until the block is left; its addresses. It has to end with 0."""
+    process = subprocess.Popen(
+        command(streamer(*arguments), user, capabilities),
+        env=environment(read_only, **more),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd="/",
+    )
+    assert process.stderr is not None
+    try:
+        said = b""
+        for line in process.stderr:
+            said += line
+            if b'"serving"' in line:
+                yield json.loads(line)["addresses"]
+                break
+        else:
+            raise AssertionError(said.decode())
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
