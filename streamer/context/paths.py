@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 
-from streamer.changeset.descriptor import Components, open_below
+from streamer.changeset.descriptor import Components, not_opened, open_below
 from streamer.errors import InvalidRequest, shown
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,9 +43,9 @@ def status(root: int, path: bytes) -> os.stat_result | None:
         os.close(fd)
 
 
-def followed(root: int, path: bytes) -> bytes:
-    """The real path: links are followed inside the root, also the last one. What does not exist stays as it is
-    written. InvalidRequest for a loop of links."""
+def followed(root: int, path: bytes, there: Callable[[bytes], bool] = lambda _: True) -> bytes:
+    """The real path: links are followed inside the root, also the last one. What does not exist, or is not `there` for
+    whoever asks, stays as it is written. InvalidRequest for a loop of links."""
     real: list[bytes] = []
     components = Components(path)
     for name in components:
@@ -57,10 +58,13 @@ def followed(root: int, path: bytes) -> bytes:
         except OSError:
             continue
         try:
-            if stat.S_ISLNK(os.fstat(fd).st_mode):
+            if stat.S_ISLNK(os.fstat(fd).st_mode) and there(b"/".join(real)):
                 real.pop()
                 target = os.readlink(b"", dir_fd=fd)
-                components.follow(target)
+                try:
+                    components.follow(target)
+                except OSError as error:
+                    raise not_opened(path, error) from None
                 if target.startswith(b"/"):
                     real.clear()
         finally:

@@ -59,7 +59,7 @@ def together(prefix: str, hashes: Sequence[str]) -> str:
 
 def _picked(tree: Tree, source: bytes) -> tuple[Item, str]:
     path = paths.cleaned(source)
-    real = paths.followed(tree.root, path)
+    real = tree.followed(path)
     status = tree.status(real)
     if status is None:
         raise NotFound(f"{shown(source)}: file not found in build context or excluded by .dockerignore")
@@ -75,7 +75,8 @@ def _below(tree: Tree, directory: bytes) -> Iterator[str]:
     with closing(tree.nodes(directory)) as nodes:
         for node in nodes:
             if node.path:
-                yield _sum(tree, paths.followed(tree.root, node.path), node.path)
+                is_link = stat.S_ISLNK(node.stat.st_mode)
+                yield _sum(tree, tree.followed(node.path) if is_link else node.path, node.path)
 
 
 def _sum(tree: Tree, real: bytes, path: bytes) -> str:

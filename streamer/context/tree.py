@@ -51,6 +51,11 @@ class Tree(Protocol):
         """Of what lies there, a link itself; None if there is nothing, or if it was left out."""
         ...
 
+    def followed(self, path: bytes) -> bytes:
+        """The real path of a cleaned one: links are followed as in a chroot, also the last one. InvalidRequest for a
+        loop."""
+        ...
+
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         """`start` and everything below it, as `changeset.walk`; without what was left out. NotFound."""
         ...
@@ -92,6 +97,10 @@ class DirectoryTree:
             return None
         return found
 
+    def followed(self, path: bytes) -> bytes:
+        select = self._select()
+        return paths.followed(self.root, path, lambda link: select.emits(link, False))
+
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start, select=self._select())
 
@@ -130,6 +139,9 @@ class RecordedTree:
     def status(self, path: bytes) -> os.stat_result | None:
         return paths.status(self.root, path)
 
+    def followed(self, path: bytes) -> bytes:
+        return paths.followed(self.root, path)
+
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start)
 
@@ -147,6 +159,9 @@ class RootTree:
 
     def status(self, path: bytes) -> os.stat_result | None:
         return paths.status(self.root, path)
+
+    def followed(self, path: bytes) -> bytes:
+        return paths.followed(self.root, path)
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start)
