@@ -58,7 +58,7 @@ class Dockerfile:
         for stage in self.stages:
             for instruction in stage.instructions:
                 if isinstance(instruction, Run):
-                    raise refused_run(f"{self.name}, line {instruction.line}", instruction)
+                    raise refused_run(self.name, instruction.line, instruction)
 
 
 def read(data: bytes, name: str = "Dockerfile") -> Dockerfile:
@@ -84,12 +84,14 @@ def trigger(text: str) -> Instruction:
     return instruction
 
 
-def refused_run(where: str, instruction: Instruction) -> Unsupported:
-    """What is said of a RUN."""
+def refused_run(file: str, line: int, instruction: Instruction, origin: str = "") -> Unsupported:
+    """What is said of a RUN that this line leads to; `origin` is where it is written, if not there."""
     shown = instruction.code if len(instruction.code) <= 100 else instruction.code[:97] + "..."
     return Unsupported(
-        f"{where}: {shown!r} would have to run in a container, and streamer runs none; nothing was built",
-        line=instruction.line,
+        f"{file}, line {line}: {origin}{shown!r} would have to run in a container, and streamer runs none; "
+        "nothing was built",
+        file=file,
+        line=line,
     )
 
 
