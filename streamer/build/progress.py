@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from streamer.errors import StreamerError
@@ -10,7 +10,8 @@ from streamer.errors import StreamerError
 Line: TypeAlias = Mapping[str, Any]
 """`{"stream": TEXT}`; `{"aux": {"ID": IMAGE}}` once a stage is built; or `{"errorDetail": {…}, "error": TEXT}`, the
 last one of a build that failed."""
-Say: TypeAlias = Callable[[Line], None]
+Say: TypeAlias = Callable[[Line], Awaitable[None]]
+"""Back when there is room for another line; ConsumerGone once nobody wants to hear any."""
 
 
 def stream(text: str) -> Line:
