@@ -187,8 +187,8 @@ class LocalStore:
         limits: Limits = _LIMITS,
     ) -> Image:
         """A new image without a name: on the image with the ID `parent` (None: on nothing) the layer tar that `source`
-        gives (None, or nothing but the end of a tar: no layer), and `runtime` as its configuration. With a `key`, `cached`
-        finds it. All or nothing; the errors of `import_archive`.
+        gives (None, or nothing but the end of a tar: no layer), and `runtime` as its configuration. With a `key`,
+        `cached` finds it. All or nothing; the errors of `import_archive`.
 
         Until something else is made on it, it is listed; from then on it goes with the last image that is.
         """
