@@ -40,6 +40,10 @@ class Streamer:
     def url(self, path: str) -> str:
         return f"http://{HOST}:{self.port}{path}"
 
+    def save(self, path: str, file: Path) -> None:
+        """What it answers, as a file."""
+        subprocess.run(["curl", "-sSf", "-o", file, self.url(path)], check=True)
+
     def request(self, name: str, path: str, *options: str) -> Request:
         """What curl asks for; `options` are curl's."""
         return Request(name, self.pid, (*options, self.url(path)))

@@ -61,7 +61,7 @@ async def discover(node: Node) -> Found:
     docker = _docker(node)
     in_containerd: list[Location] = []
     for each in docker:
-        if not os.access(each.place, os.R_OK | os.X_OK):
+        if not _may(each.place, os.R_OK | os.X_OK):
             closed.append((each, "its files may not be read by this user"))
         elif uses_containerd(Path(each.place)):
             in_containerd.append(each)
@@ -75,14 +75,14 @@ async def discover(node: Node) -> Found:
             str(found.graphroot),
             str(found.runroot) if found.runroot is not None else "",
         )
-        if os.access(found.graphroot, os.R_OK | os.X_OK):
+        if _may(found.graphroot, os.R_OK | os.X_OK):
             stores.append(each)
-        elif not os.access(found.graphroot, os.F_OK):
+        elif not _may(found.graphroot, os.F_OK):
             closed.append((each, "its graph root is not there yet, only an image store"))
         else:
             closed.append((each, "its files may not be read by this user"))
     for each in _containerd(node):
-        if not os.access(each.place, os.R_OK | os.W_OK):
+        if not _may(each.place, os.R_OK | os.W_OK):
             closed.append((each, "its socket may not be used by this user"))
             continue
         try:
@@ -103,6 +103,11 @@ def docker_sockets(node: Node) -> tuple[str, ...]:
     sockets = [each.removeprefix("unix://") for each in given if each.startswith("unix://")]
     sockets += [str(node.at("/run/docker.sock")), str(node.run / "docker.sock")]
     return tuple(dict.fromkeys(sockets))
+
+
+def _may(path: str | Path, mode: int) -> bool:
+    """Whether this process may, with the capabilities that it has: a user other than root may have been given some."""
+    return os.access(path, mode, effective_ids=True)
 
 
 def _docker(node: Node) -> list[Location]:

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from streamer.access.secret import contents
 from streamer.access.token import Token, parsed
-from streamer.access.watch import Watched, follow
+from streamer.access.watch import Watched, follow, taken_over
 from streamer.errors import InvalidRequest
 from streamer.settings import Settings
 from streamer.web.addresses import Protection
@@ -46,7 +46,7 @@ class Entrance:
             await anyio.to_thread.run_sync(lambda keys: keys.refresh(force=True), self.keys)
         tls = self.protection.tls
         if tls is not None and await anyio.to_thread.run_sync(lambda: tls.refresh(force=True)):
-            await renew(tls.value)
+            await taken_over(lambda: renew(tls.value))
 
 
 def entrance(settings: Settings) -> Entrance:

@@ -72,6 +72,14 @@ class Metrics:
         )
         self.leases = Gauge("streamer_leases", "Leases of mounts that are held.", registry=self.registry)
 
+        self.jobs = Gauge(
+            "streamer_jobs", "Export jobs that have not ended, by state.", ["state"], registry=self.registry
+        )
+        self.jobs_ended = Counter(
+            "streamer_jobs_ended", "Export jobs that ended, by how.", ["state"], registry=self.registry
+        )
+        self.job_bytes = Counter("streamer_job_bytes", "Bytes of objects that jobs made.", registry=self.registry)
+
     def count(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A counter that somebody else keeps: `value` tells it whenever the metrics are read."""
         self.registry.register(_Counted(name, text, value))

@@ -11,7 +11,7 @@ import anyio
 
 from streamer.discovery import Node, discover, docker_sockets
 from streamer.errors import InvalidRequest, NotFound, NotPermitted
-from streamer.settings import Settings, environment
+from streamer.settings import Settings, environment, home
 from streamer.stores import location
 from streamer.stores.base import Store
 from streamer.stores.containers_storage.discovery import discovered as storage
@@ -27,7 +27,7 @@ DEFAULT_NAMESPACE = "default"
 
 def node() -> Node:
     """This machine, for this user."""
-    return Node(environment(), os.geteuid(), Path.home())
+    return Node(environment(), os.geteuid(), home())
 
 
 @asynccontextmanager

@@ -237,7 +237,10 @@ class _Asked:
 
 
 async def _drain(opened: Service, jobs: Queue | None, server: Server, asked: _Asked, settings: Settings) -> int:
-    """The graceful part of a shutdown; what is left afterwards, the enclosing blocks break off and release."""
+    """The graceful part of a shutdown; what is left afterwards, the enclosing blocks break off and release.
+
+    The exit code: 1 if anything had to be broken. A job that was suspended is not: the next process goes on with it.
+    """
     refusal = Draining("the service is shutting down")
     if jobs is not None:
         jobs.refuse(refusal)

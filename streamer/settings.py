@@ -41,7 +41,15 @@ def _default_state() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/streamer")
     data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "streamer"
+    return (Path(data) if data else home() / ".local" / "share") / "streamer"
+
+
+def home() -> Path:
+    """Where this user's own files lie; `/` for a user that has no home (a bare number, as in a container)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 class Settings(BaseSettings):

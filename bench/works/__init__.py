@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bench.results import Report
 from bench.session import Session
-from bench.works import big, compressed, container, first_byte, image, loop, million, outline, parallel, stalled
+from bench.works import big, compressed, container, first_byte, image, loop, million, outline, parallel, stalled, upload
 
 WORKS: Mapping[str, Callable[[Session], Report]] = {
     "container": container.measure,
@@ -15,6 +15,7 @@ WORKS: Mapping[str, Callable[[Session], Report]] = {
     "image": image.measure,
     "compressed": compressed.measure,
     "parallel": parallel.measure,
+    "upload": upload.measure,
     "stalled": stalled.measure,
     "loop": loop.measure,
     "million": million.measure,

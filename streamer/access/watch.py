@@ -44,8 +44,9 @@ class Watched(Generic[T]):
         self._seen = now
         try:
             self.value = self._make()
-        except StreamerError as error:
-            log.error(f"{self._what} not reloaded", error=str(error), paths=self._paths)
+        except Exception as error:
+            unexpected = None if isinstance(error, StreamerError) else error
+            log.error(f"{self._what} not reloaded", error=str(error), paths=self._paths, exc_info=unexpected)
             return False
         log.info(f"{self._what} reloaded", paths=self._paths)
         return True
@@ -63,8 +64,21 @@ def _identity(path: str) -> _Identity:
 
 
 async def follow(watched: Watched[T], changed: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Refreshes it every second, and says so to `changed`, until cancelled."""
+    """Refreshes it every second, and says so to `changed` (again and again, if that fails), until cancelled."""
+    told = True
     while True:
         await anyio.sleep(PERIOD)
-        if await anyio.to_thread.run_sync(watched.refresh) and changed is not None:
-            await changed()
+        if await anyio.to_thread.run_sync(watched.refresh):
+            told = changed is None
+        if not told and changed is not None:
+            told = await taken_over(changed)
+
+
+async def taken_over(changed: Callable[[], Awaitable[None]]) -> bool:
+    """Whether what was reloaded is in use now. A failure is logged: what was there before stays in use."""
+    try:
+        await changed()
+    except Exception as error:
+        log.error("what was reloaded cannot be used yet", exc_info=error)
+        return False
+    return True

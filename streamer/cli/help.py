@@ -17,6 +17,10 @@ EXAMPLES = {
         "streamer export container web --from http://node:8080 --jobs 4 -o web.tar",
         "streamer export rootfs web --from https://node:8443 --token-file t -o web.tar",
     ),
+    "sum": (
+        "streamer sum layer.tar.gz",
+        "docker save busybox | streamer sum --algorithm sha512 -",
+    ),
     "import": (
         "streamer import busybox.tar",
         "docker save busybox | streamer import -",

@@ -25,7 +25,7 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
         async with anyio.create_task_group() as tasks:
             if isinstance(opened, Input):
                 tasks.start_soon(_stop_when_cancelled, opened)
-            with _about(file):
+            with about(file):
                 report = await service.local.import_archive(
                     opened,
                     name=name,
@@ -44,7 +44,7 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
 
 
 @contextmanager
-def _about(file: str) -> Iterator[None]:
+def about(file: str) -> Iterator[None]:
     """What is wrong with an archive is said with its name, where it has one."""
     try:
         yield

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from streamer import __version__
 from streamer.cli import config as configuration
 from streamer.cli import doctor, export, listing, serve, store, token
+from streamer.cli import sum as sums
 from streamer.cli.complain import complain, say
 from streamer.cli.emit import emit, flush
 from streamer.cli.exit import OK, USAGE, ReaderLeft, epilog, status
@@ -125,7 +126,7 @@ def streamer(
 
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Look and export": {"ls": listing.ls, "changes": listing.changes, "export": export.export},
+    "Look and export": {"ls": listing.ls, "changes": listing.changes, "export": export.export, "sum": sums.sum},
     "Change the embedded store": {
         "import": store.import_,
         "create": store.create,

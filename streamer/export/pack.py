@@ -66,6 +66,7 @@ class Packer:
         self._session = session
         self._cursor = cursor
         self._numbers = ids
+        self._owner = options.owner
         self._live = live
         self._profile = options.profile
         self._full = options.profile is Profile.FULL
@@ -114,6 +115,11 @@ class Packer:
 
     def item(self, node: Node) -> Item | None:
         """The member of one node; None for a socket, or a file that vanished before anything about it was sent."""
+        made = self.entry(node)
+        return None if made is None else self._made(*made, node.stat, None if made[0].type == tar.LINK else node)
+
+    def entry(self, node: Node) -> tuple[Entry, Content] | None:
+        """The header of a node's member and, where the cursor reads, its content; None as for `item`."""
         report = self._session.report
         status = node.stat
         file_type = stat.S_IFMT(status.st_mode)
@@ -124,7 +130,7 @@ class Packer:
         try:
             linked = self._linked(node)
             if linked is not None:
-                return self._made(linked, None, status)
+                return linked, None
             if file_type == stat.S_IFREG:
                 entry, data = self._regular(node)
             else:
@@ -139,7 +145,7 @@ class Packer:
             self._links[identity] = (entry.name, status.st_nlink - 1)
             if self._cursor.note:
                 self._cursor.links[identity] = (entry.name, self._cursor.offset)
-        return self._made(entry, data, status, node)
+        return entry, data
 
     def _made(self, entry: Entry, data: Content, status: os.stat_result | None, node: Node | None = None) -> Item:
         """The item of an entry; takes `data` over. `node` is that of a file with content."""
@@ -265,6 +271,8 @@ class Packer:
         return entry
 
     def _ids(self, status: os.stat_result) -> tuple[int, int]:
+        if self._owner is not None:
+            return self._owner
         if self._numbers is None:
             return status.st_uid, status.st_gid
         return self._numbers.inside(status.st_uid, status.st_gid)

@@ -28,6 +28,7 @@ class Kind(enum.StrEnum):
     CONTAINER = "container"
     IMAGE = "image"
     ROOTFS = "rootfs"
+    CONTEXT = "context"
     CHANGES = "changes"
     """Not an archive: a changeset as a JSON array."""
 
@@ -49,11 +50,14 @@ class Options:
     path: bytes = b""
     pause: bool = False
     """Whether a container stands still while it is read; nothing else has anything to pause."""
+    owner: tuple[int, int] | None = None
+    """User and group that every member is given, None to keep them."""
 
     @property
     def as_is(self) -> bool:
         """True if nothing in here changes an archive's entries, so that a layer can be given back byte for byte."""
-        return not (self.include or self.exclude or self.path) and self.mtime is None and self.profile is Profile.DOCKER
+        chosen = self.include or self.exclude or self.path or self.mtime is not None or self.owner is not None
+        return not chosen and self.profile is Profile.DOCKER
 
 
 @dataclass(slots=True)

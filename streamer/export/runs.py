@@ -48,7 +48,7 @@ def items(
 
 def plain(options: Options, ids: Ids | None) -> bool:
     """Whether the compiled walk knows all that is asked for."""
-    selected = options.include or options.exclude
+    selected = options.include or options.exclude or options.owner is not None
     return native.available() and options.profile is Profile.DOCKER and ids is None and not selected
 
 

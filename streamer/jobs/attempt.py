@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from streamer.errors import Busy
+from streamer.errors import Busy, StreamerError
 from streamer.export.exporter import Exporter
 from streamer.export.plan import ExportPlan, Report
 from streamer.jobs.job import Job, Traces
 from streamer.jobs.ledger import Ledger
 from streamer.jobs.planning import engine, planned
+from streamer.log import logger
 from streamer.sinks.base import Begun, Part, Record, Storage, Target
 from streamer.sinks.delivery import Delivered, Manner, Source, Watch, deliver
 from streamer.sinks.metadata import target
 from streamer.sinks.storages import Storages
 from streamer.stores.catalog import Catalog
+
+log = logger("streamer.jobs")
 
 _BUSY_PAUSE = 1.0
 _RATE_SECONDS = 10.0
@@ -52,6 +55,8 @@ class Attempt(Record, Watch):
         self._changed = changed
         self._samples: deque[tuple[float, int]] = deque()
         self._storage: Storage | None = None
+        self._opened = False
+        """Whether the exporter has let the export in: what is busy from then on is something else."""
         self._plan: ExportPlan | None = None
 
     async def run(self) -> Delivered:
@@ -80,6 +85,8 @@ class Attempt(Record, Watch):
                     watch=self,
                 )
             except Busy:
+                if self._opened:
+                    raise
                 await anyio.sleep(_BUSY_PAUSE)
 
     @property
@@ -118,6 +125,7 @@ class Attempt(Record, Watch):
         self._changed()
 
     async def outlined(self, source: Source | None) -> Begun | None:
+        self._opened = True
         traces = self._traces
         if traces.upload is not None:
             if source is not None and (source.etag, source.step) == (traces.etag, traces.step):
@@ -144,4 +152,8 @@ class Attempt(Record, Watch):
         self.committing = True
 
     async def ended(self) -> None:
-        await self._tools.ledger.over(self._job.id)
+        try:
+            await self._tools.ledger.over(self._job.id)
+        except StreamerError as error:
+            # The object is there, or nothing is: neither is undone by this. Who comes later finds no upload of that ID.
+            log.error("that nothing is left of an upload cannot be written", job=self._job.id, error=str(error))

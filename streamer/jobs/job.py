@@ -129,4 +129,4 @@ class Traces:
     digest: str | None = None
     """Both of the whole, once every part was there."""
     parts: Mapping[int, tuple[int, str, str]] = field(default_factory=dict)
-    """By number: size, ETag, MD5."""
+    """By number: size, ETag, checksum."""

@@ -123,7 +123,7 @@ class Ledger:
     async def traces(self, id: str) -> Traces:
         async with self._database.read() as transaction:
             row = await transaction.one("SELECT upload, etag, step, size, digest FROM jobs WHERE id = ?", id)
-            parts = await transaction.all("SELECT number, size, etag, md5 FROM parts WHERE job = ?", id)
+            parts = await transaction.all("SELECT number, size, etag, checksum FROM parts WHERE job = ?", id)
         if row is None:
             return Traces()
         upload, etag, step, size, digest = row
@@ -187,12 +187,12 @@ class Ledger:
     async def stored(self, id: str, part: Part) -> None:
         async with self._database.write() as transaction:
             await transaction.run(
-                "INSERT OR REPLACE INTO parts (job, number, size, etag, md5) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO parts (job, number, size, etag, checksum) VALUES (?, ?, ?, ?, ?)",
                 id,
                 part.number,
                 part.size,
                 part.etag,
-                part.md5,
+                part.checksum,
             )
 
     async def completing(self, id: str, size: int, digest: str) -> None:

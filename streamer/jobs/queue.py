@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeAlias
 
 import anyio
 import anyio.abc
@@ -25,6 +27,7 @@ from streamer.jobs.planning import planned
 from streamer.log import logger
 from streamer.sinks.address import Scheme
 from streamer.sinks.base import Target
+from streamer.sinks.delivery import Delivered
 
 log = logger("streamer.jobs")
 
@@ -32,6 +35,11 @@ _PAUSE = 5.0
 """Seconds until a database that failed is asked again."""
 _LIMIT = 30.0
 """Seconds for taking back what an ended job left behind."""
+_TIDY = 60.0
+"""Seconds until that is tried again."""
+
+_End: TypeAlias = Callable[[], Awaitable[object]]
+"""Writes how a job ended, or that it waits again; once more does no harm."""
 
 
 @dataclass(eq=False, slots=True)
@@ -58,7 +66,11 @@ class Queue:
         self._served: dict[str, int] = {}
         self._turns = itertools.count(1)
         self._wake = anyio.Event()
-        self._news = anyio.Event()
+        self._left = anyio.Event()
+        self.news = anyio.Event()
+        """Set, and replaced, when anything about any job changed: who looks at a job takes it before."""
+        self.on_ended: Callable[[State, int], object] = lambda _state, _bytes: None
+        """Told how each job of this process ended, and the bytes of an object that is there."""
         self._refusal: StreamerError | None = None
 
     def __repr__(self) -> str:
@@ -67,6 +79,10 @@ class Queue:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    async def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(await self._tools.ledger.waiting())
 
     @property
     def refusing(self) -> bool:
@@ -120,14 +136,8 @@ class Queue:
             await run.over.wait()
         elif await self._tools.ledger.cancel(id):
             self._changed()
-            self._tasks.start_soon(self._sweep)  # an attempt that was suspended may have left an upload
+            self._left.set()  # an attempt that was suspended may have left an upload
         return await self.job(id)
-
-    async def changed(self, limit: float) -> None:
-        """Back when anything about any job changed, after `limit` seconds at the latest."""
-        news = self._news
-        with anyio.move_on_after(limit):
-            await news.wait()
 
     def refuse(self, error: StreamerError) -> None:
         """Begin nothing from now on; jobs that run go on."""
@@ -160,7 +170,7 @@ class Queue:
         return replace(job, done=attempt.done, total=attempt.total, rate=attempt.rate)
 
     def _changed(self) -> None:
-        news, self._news = self._news, anyio.Event()
+        news, self.news = self.news, anyio.Event()
         news.set()
 
     async def schedule(self) -> None:
@@ -172,7 +182,6 @@ class Queue:
                 if not begun:
                     for job in await self._tools.ledger.unfinished():
                         await self._tools.ledger.requeue(job.id)
-                    self._tasks.start_soon(self._sweep)
                     begun = True
                 await self._tools.ledger.forget(time.time() - self._retention)
                 while self._refusal is None and len(self._running) < self._limit:
@@ -202,29 +211,43 @@ class Queue:
 
     async def _own(self, id: str, run: _Run) -> None:
         """The task that answers for one job, until its end, or that it has to wait again, is written."""
+        requeue: _End = partial(self._tools.ledger.requeue, id)
+        end: _End | None = requeue
         try:
-            with run.scope:
-                await self._attempt(id, run)
-            if run.scope.cancelled_caught:
-                with anyio.CancelScope(shield=True):
-                    if run.cancelled:
-                        await self._end(id, State.CANCELLED)
-                    else:
-                        await self._tools.ledger.requeue(id)
-        except Exception as error:
-            # It stays as it is in the database, and the next process takes it up again.
-            log.error("how a job ended cannot be written", job=id, exc_info=error)
-            await anyio.sleep(_PAUSE)
+            try:
+                with run.scope:
+                    end = await self._attempt(id, run)
+                if run.scope.cancelled_caught:
+                    end = partial(self._end, id, State.CANCELLED) if run.cancelled else requeue
+            except Exception as error:
+                log.error("job cannot be begun", job=id, exc_info=error)
+                await anyio.sleep(_PAUSE)
+            if end is not None:
+                await self._written(id, end)
         finally:
             del self._running[id]
             run.over.set()
             self._wake.set()
+            self._left.set()
             self._changed()
 
-    async def _attempt(self, id: str, run: _Run) -> None:
+    async def _written(self, id: str, end: _End) -> None:
+        """Writes it, however long that takes: a job whose end is not known could be neither cancelled nor begun anew.
+        What a shutdown breaks off here, the next process finds as it was."""
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await end()
+                return
+            except Exception as error:
+                log.error("how a job ended cannot be written", job=id, exc_info=error)
+            await anyio.sleep(_PAUSE)
+
+    async def _attempt(self, id: str, run: _Run) -> _End | None:
+        """How the job ended; None if there is nothing to end."""
         ledger = self._tools.ledger
         if not await ledger.start(id):
-            return
+            return None
         job = await ledger.job(id)
         assert job is not None
         run.attempt = Attempt(self._tools, job, await ledger.traces(id), self._changed)
@@ -232,37 +255,46 @@ class Queue:
         try:
             made = await run.attempt.run()
         except Draining:
-            with anyio.CancelScope(shield=True):
-                await ledger.requeue(id)
+            return partial(ledger.requeue, id)
         except StreamerError as error:
-            with anyio.CancelScope(shield=True):
-                await self._end(id, State.FAILED, error=Problem(error.code, str(error)))
+            problem = Problem(error.code, str(error))
         except Exception as error:
             log.error("job failed", job=id, exc_info=error)
-            with anyio.CancelScope(shield=True):
-                problem = Problem(StreamerError.code, "an error inside streamer; its log says more")
-                await self._end(id, State.FAILED, error=problem)
+            problem = Problem(StreamerError.code, "an error inside streamer; its log says more")
         else:
-            with anyio.CancelScope(shield=True):
-                await ledger.end(id, State.DONE, done=made.size, digest=made.digest, etag=made.etag)
+            return partial(self._end, id, State.DONE, made=made)
+        return partial(self._end, id, State.FAILED, error=problem)
+
+    async def _end(self, id: str, state: State, *, error: Problem | None = None, made: Delivered | None = None) -> None:
+        if made is None:
+            await self._tools.ledger.end(id, state, error=error)
+            code, detail = (error.code, error.detail) if error else (None, None)
+            log.info(f"job {state.value}", job=id, code=code, error=detail)
+        else:
+            await self._tools.ledger.end(id, state, done=made.size, digest=made.digest, etag=made.etag)
             log.info("job done", job=id, bytes=made.size, digest=made.digest)
+        self.on_ended(state, made.size if made else 0)
 
-    async def _end(self, id: str, state: State, *, error: Problem | None = None) -> None:
-        await self._tools.ledger.end(id, state, error=error)
-        log.info(
-            f"job {state.value}", job=id, code=error.code if error else None, error=error.detail if error else None
-        )
+    async def tidy(self) -> None:
+        """Takes back uploads of jobs that ended without being able to do it themselves, for ever."""
+        while True:
+            self._left = anyio.Event()
+            try:
+                for job, upload in await self._tools.ledger.leftovers():
+                    await self._take_back(job, upload)
+            except StreamerError as error:
+                log.error("jobs cannot be read", error=str(error))
+            with anyio.move_on_after(_TIDY):
+                await self._left.wait()
 
-    async def _sweep(self) -> None:
-        """Takes back uploads of jobs that ended without being able to do it themselves."""
-        for job, upload in await self._tools.ledger.leftovers():
-            with anyio.move_on_after(_LIMIT):
-                try:
-                    storage = await self._tools.places.of(job.order.destination)
-                    await storage.sweep(Target(job.order.destination, job.id, ""), upload=upload)
-                    await self._tools.ledger.over(job.id)
-                except Exception as error:
-                    log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
+    async def _take_back(self, job: Job, upload: str) -> None:
+        with anyio.move_on_after(_LIMIT):
+            try:
+                storage = await self._tools.places.of(job.order.destination)
+                await storage.sweep(Target(job.order.destination, job.id, ""), upload=upload)
+                await self._tools.ledger.over(job.id)
+            except Exception as error:
+                log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
 
 
 def unknown(id: str) -> NotFound:
@@ -279,6 +311,7 @@ async def queue(tools: Tools, *, limit: int, retention: float) -> AsyncIterator[
     async with task_group() as tasks:
         made = Queue(tools, tasks, limit, retention)
         tasks.start_soon(made.schedule)
+        tasks.start_soon(made.tidy)
         try:
             yield made
         finally:

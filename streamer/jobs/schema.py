@@ -45,4 +45,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    # Parts have other checksums as well.
+    ("ALTER TABLE parts RENAME COLUMN md5 TO checksum", "UPDATE parts SET checksum = 'md5:' || checksum"),
 )

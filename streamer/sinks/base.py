@@ -25,12 +25,13 @@ class Exists(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part that a storage has: bytes, the storage's own ETag, and the MD5 of what was sent (hexadecimal)."""
+    """One part that a storage has: bytes, the storage's own ETag, and the checksum of what was sent, as
+    `checksums.Checksum` writes it."""
 
     number: int
     size: int
     etag: str
-    md5: str
+    checksum: str
 
 
 @dataclass(frozen=True, slots=True)

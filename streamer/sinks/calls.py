@@ -153,7 +153,7 @@ class Calls:
                 self._client = await self._made()
 
     async def _made(self) -> Any:
-        # Unsigned: each part has its MD5, which the storage checks; signing would hash it once more, on the loop.
+        # Unsigned: each part has its checksum, which the storage checks; signing would hash it once more, on the loop.
         config = AioConfig(
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=self.patience.connect,

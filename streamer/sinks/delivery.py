@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ from streamer.export.exporter import Exporter, ExportStream
 from streamer.export.plan import Choice, ExportPlan, Outline, Report, Span
 from streamer.export.tasks import tasks
 from streamer.sinks.base import Begun, Record, Storage, Target, Upload
-from streamer.sinks.cutting import Cutter
+from streamer.sinks.cutting import Cutter, Pages
 from streamer.sinks.sizes import Steps, steps
 from streamer.sinks.tickets import Room, Turns
 from streamer.tar.compression import Compression
@@ -115,6 +115,8 @@ class _Delivery:
         self._steps = steps(manner.part, plan.length, storage.layout)
         self._size = plan.length
         self._promised = plan.body_digest
+        self._pages = Pages(again=not storage.ordered)
+        """An unordered storage has a part, or has failed, once `put` is back."""
         self._turns = Turns()
         self._hash = hashlib.sha256()
         self._hashing = anyio.CapacityLimiter(1)
@@ -187,20 +189,26 @@ class _Delivery:
     async def _in_order(self, upload: Upload, stream: ExportStream) -> None:
         """One stream, whose parts are sent while the next ones are made."""
         room = Room(self._steps.step * self._manner.concurrency)
-        cutter, number = Cutter(stream), 0
+        cutter, cutting, number = Cutter(stream), anyio.Lock(), 0
 
-        async def send(number: int, data: memoryview, last: bool, room_taken: int) -> None:
-            await self._pass_on(upload, number, data, last)
-            room.give(room_taken)
+        async def work() -> None:
+            nonlocal number
+            while True:
+                with ExitStack() as stack:
+                    async with cutting:
+                        if cutter.exhausted:
+                            return
+                        number += 1
+                        mine, size = number, self._steps.length(number)
+                        await room.take(size)
+                        memory = stack.enter_context(self._pages.lent(size))
+                        data, last = await cutter.take(memory), cutter.exhausted
+                    await self._pass_on(upload, mine, data, last)
+                room.give(size)
 
-        async with tasks() as sending:
-            while not cutter.exhausted:
-                number += 1
-                size = self._steps.length(number)
-                await room.take(size)
-                data = await cutter.take(size)
-                sending.start_soon(send, number, data, cutter.exhausted, size)
-                del data
+        async with tasks() as workers:
+            for _ in range(self._manner.concurrency):
+                workers.start_soon(work)
 
     async def _in_ranges(self, upload: Upload, first: ExportStream, size: int) -> None:
         """Every part by an export of its own; the first is open already."""
@@ -208,18 +216,19 @@ class _Delivery:
         numbers = iter(range(2, count + 1))
 
         async def work(stream: ExportStream | None) -> None:
-            # The bytes are named nowhere: whoever names them holds them while the next ones are made.
             if stream is not None:
-                await self._pass_on(upload, 1, await Cutter(stream).take(self._steps.step), False)
+                with self._pages.lent(self._steps.step) as memory:
+                    await self._pass_on(upload, 1, await Cutter(stream).take(memory), False)
             for number in numbers:
-                await self._pass_on(upload, number, await self._range(number, size), number == count)
+                with self._pages.lent(self._steps.step) as memory:
+                    await self._pass_on(upload, number, await self._range(number, size, memory), number == count)
 
         async with tasks() as workers:
             for number in range(min(self._manner.concurrency, count)):
                 workers.start_soon(work, None if number else first)
 
-    async def _range(self, number: int, size: int) -> memoryview:
-        """The bytes of one part. SourceChanged if they would be of another version."""
+    async def _range(self, number: int, size: int, memory: memoryview) -> memoryview:
+        """The bytes of one part, written into `memory`. SourceChanged if they would be of another version."""
         start = (number - 1) * self._steps.step
         stop = min(size, start + self._steps.step)
         first = self._outline
@@ -231,7 +240,7 @@ class _Delivery:
         async with self._open(Choice(span, start)) as stream:
             if stream.span is None:
                 raise SourceChanged(f"cannot export {self._plan.title}: it was changed after its length was announced")
-            return await Cutter(stream).take(stop - start)
+            return await Cutter(stream).take(memory[: stop - start])
 
     async def _pass_on(self, upload: Upload, number: int, data: memoryview, last: bool) -> None:
         """One part into the digest, and to the storage."""

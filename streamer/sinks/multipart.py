@@ -6,11 +6,7 @@ object is known as this export's by its `export` metadata, and as right by its l
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 import time
-from functools import partial
 from typing import Any
 
 import anyio
@@ -18,15 +14,15 @@ import anyio.to_thread
 
 from streamer.errors import NotFound, NotPermitted, StorageFailed, StreamerError
 from streamer.log import logger
-from streamer.sinks import calls
+from streamer.sinks import calls, checksums
 from streamer.sinks.base import Begun, Gone, Part, Record, Target
 from streamer.sinks.calls import Calls, Object
+from streamer.sinks.checksums import Checksum, etag_of, looks_like_md5
 from streamer.sinks.metadata import DIGEST, SIZE
 from streamer.sinks.patience import Transient
 
 log = logger("streamer.sinks")
 
-_MD5 = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 SKEW = 2.0
 """Seconds by which the comparison of two clocks may be wrong."""
 _ABORTS = 5
@@ -50,6 +46,8 @@ class Multipart:
         self._parts: dict[int, Part] = {}
         self._plain = True
         """Whether ETags are MD5s, as they are unless the storage encrypts with keys that it does not hold itself."""
+        self._checksums = False
+        """Whether the storage has said that it compares parts with their CRC32C; until then with their MD5."""
         self._whole: memoryview | None = None
         self._hashing = anyio.CapacityLimiter(_HASHING)
 
@@ -70,40 +68,42 @@ class Multipart:
         except NotPermitted:
             # Who may not list believes the record: a part that is not there fails the completion.
             there = {number: (part.etag, part.size) for number, part in begun.parts.items()}
-        self._upload = begun.upload
-        self._parts = {n: part for n, part in begun.parts.items() if there.get(n) == (part.etag, part.size)}
+        parts = {n: part for n, part in begun.parts.items() if there.get(n) == (part.etag, part.size)}
+        if not parts:
+            # Nothing to go on with; and which checksums it was begun with, not every storage says again.
+            await self._abandoned({begun.upload})
+            return
+        self._upload, self._parts = begun.upload, parts
+        self._checksums = any(part.checksum.startswith("crc32c:") for part in parts.values())
 
     async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         if number == 1 and last and self._upload is None:
             self._whole = data
             return
-        md5 = await self._md5(data)
-        known = self._parts.get(number)
-        if known is not None and (known.md5, known.size) == (md5.hex(), len(data)):
-            return
         upload = await self._begun()
+        checksum = checksums.crc32c(data) if self._checksums else await self._md5(data)
+        known = self._parts.get(number)
+        if known is not None and (known.checksum, known.size) == (str(checksum), len(data)):
+            return
         failures = 0
         while True:
-            answer = await self._call(
-                "upload_part", body=data, UploadId=upload, PartNumber=number, ContentMD5=base64.b64encode(md5).decode()
-            )
-            etag = str(answer.get("ETag", "")).strip('"')
+            answer = await self._call("upload_part", body=data, UploadId=upload, PartNumber=number, **checksum.sent)
             if _encrypted(answer):
                 self._plain = False
-            if etag and (etag == md5.hex() or not self._plain or not _MD5.fullmatch(etag)):
+            if not checksum.denied(answer, plain=self._plain):
                 break
             failures += 1
             await self._calls.patience.bear(
                 failures,
                 Transient(StorageFailed(f"{self._cannot}: part {number} arrived as other bytes than were sent")),
             )
-        self._parts[number] = Part(number, len(data), etag, md5.hex())
+        self._parts[number] = Part(number, len(data), etag_of(answer), str(checksum))
         await self._record.stored(self._parts[number])
 
     async def complete(self, size: int, digest: str) -> str:
         if self._whole is not None:
             made = await self._put_whole(self._whole, digest)
-            expected = (await self._md5(self._whole)).hex()
+            expected = (await self._md5(self._whole)).raw.hex()
         else:
             made, expected = await self._joined(), self._composite()
         etag = await self._checked(made, expected, size)
@@ -114,21 +114,27 @@ class Multipart:
     async def abort(self) -> None:
         """Takes back everything that is there of an upload that was not completed. Errors are logged."""
         left = {self._upload} if self._upload is not None else set()
+        if await self._abandoned(left, since=self._unsure):
+            await self._record.ended()
+
+    async def _abandoned(self, uploads: set[str], since: float | None = None) -> bool:
+        """Whether nothing is left of these uploads, and of those begun `since` whose ID never arrived. Errors are
+        logged."""
+        left = set(uploads)
         try:
-            if self._unsure is not None:
-                left |= await self._lost(self._unsure)
+            if since is not None:
+                left |= await self._lost(since)
             for upload in left:
                 await self._taken_back(upload)
         except StreamerError as error:
             log.error(
                 "upload left behind", destination=str(self._target.address), uploads=sorted(left), error=str(error)
             )
-            return
-        await self._record.ended()
+            return False
+        return True
 
-    async def _md5(self, data: memoryview) -> bytes:
-        made = await anyio.to_thread.run_sync(partial(hashlib.md5, data, usedforsecurity=False), limiter=self._hashing)
-        return made.digest()
+    async def _md5(self, data: memoryview) -> Checksum:
+        return await anyio.to_thread.run_sync(checksums.md5, data, limiter=self._hashing)
 
     @property
     def _cannot(self) -> str:
@@ -145,8 +151,14 @@ class Multipart:
                 failures = 0
                 while self._upload is None:
                     try:
-                        answer = await self._call("create_multipart_upload", once=True, **self._said({}))
+                        answer = await self._call(
+                            "create_multipart_upload",
+                            once=True,
+                            ChecksumAlgorithm=checksums.ALGORITHM,
+                            **self._said({}),
+                        )
                         self._upload = str(answer["UploadId"])
+                        self._checksums = _compares(answer)
                     except Transient as failure:
                         failures += 1
                         await self._calls.patience.bear(failures, failure)
@@ -164,17 +176,20 @@ class Multipart:
         return {} if self._target.replace else {"IfNoneMatch": "*"}
 
     async def _put_whole(self, data: memoryview, digest: str) -> str:
-        md5 = base64.b64encode(await self._md5(data)).decode()
+        md5 = await self._md5(data)
         said = self._said({DIGEST: digest, SIZE: str(len(data))})
         try:
-            answer = await self._call("put_object", body=data, ContentMD5=md5, **said, **self._condition())
+            answer = await self._call("put_object", body=data, **md5.sent, **said, **self._condition())
         except StreamerError as error:
             return await self._settled(error)
-        return str(answer.get("ETag", "")).strip('"')
+        return etag_of(answer)
 
     async def _joined(self) -> str:
         """The ETag with which the storage answers that the parts are one object now."""
-        parts = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for _, part in sorted(self._parts.items())]
+        parts = [
+            {"PartNumber": part.number, "ETag": f'"{part.etag}"', **checksums.parse(part.checksum).completing}
+            for _, part in sorted(self._parts.items())
+        ]
         failures = 0
         while True:
             try:
@@ -196,7 +211,7 @@ class Multipart:
             except StreamerError as error:
                 return await self._settled(error)
             else:
-                return str(answer.get("ETag", "")).strip('"')
+                return etag_of(answer)
 
     async def _settled(self, error: StreamerError) -> str:
         """The ETag of this export's object, which may be there although its making failed; or the error."""
@@ -209,12 +224,11 @@ class Multipart:
         return there.etag
 
     def _composite(self) -> str:
-        """The ETag that S3 gives an object of these parts; empty where they are not MD5s."""
+        """The ETag that S3 gives an object of these parts; empty where theirs are not known to be MD5s."""
         ordered = [part for _, part in sorted(self._parts.items())]
-        if not all(part.etag == part.md5 for part in ordered):
+        if not all(part.checksum == f"md5:{part.etag}" for part in ordered):
             return ""
-        joined = b"".join(bytes.fromhex(part.md5) for part in ordered)
-        return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(ordered)}"
+        return checksums.composite([part.etag for part in ordered])
 
     async def _checked(self, made: str, expected: str, size: int) -> str:
         """The object's ETag. One that is not what was sent is deleted, and StorageFailed raised."""
@@ -222,15 +236,15 @@ class Multipart:
         try:
             there = await calls.found(self._calls, self._target)
         except StreamerError as error:
-            if made != expected:
+            if expected and made != expected:
                 raise
-            # The storage has said that it is right; who may only write cannot ask again.
+            # The storage has compared every part; who may only write cannot ask again.
             log.info("object not looked at", destination=str(self._target.address), error=str(error))
         if there is None:
-            if expected and made != expected and _MD5.fullmatch(made) and self._plain:
+            if expected and made != expected and looks_like_md5(made) and self._plain:
                 raise StorageFailed(f"{self._cannot}: the storage says that it kept other bytes than were sent")
             return made  # it was replaced by another already, which is not ours to judge
-        wrong = expected and _MD5.fullmatch(there.etag) and self._plain and expected not in (there.etag, made)
+        wrong = expected and looks_like_md5(there.etag) and self._plain and expected not in (there.etag, made)
         if there.size != size or wrong:
             await self._call("delete_object")
             raise StorageFailed(f"{self._cannot}: what it kept are other bytes than were sent; it was deleted")
@@ -273,6 +287,11 @@ class Multipart:
         except NotPermitted:
             return False
         return True
+
+
+def _compares(answer: dict[str, Any]) -> bool:
+    """Whether an upload's parts are compared with checksums of the kind that was asked for."""
+    return answer.get("ChecksumAlgorithm") == checksums.ALGORITHM
 
 
 def _encrypted(answer: dict[str, Any]) -> bool:

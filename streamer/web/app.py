@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from streamer.web import parameters
-from streamer.web.callers import CALLER, authentication, expected
+from streamer.web.callers import CALLER, authentication, expectation
 from streamer.web.observed import observed, signed
 from streamer.web.openapi import document
 from streamer.web.origin import same_machine
@@ -22,6 +22,7 @@ def application(site: Site) -> web.Application:
     unguarded = {route.path for route in ROUTES if route.scope is None}
     app = web.Application(middlewares=[observed, problems, same_machine, authentication(unguarded)], client_max_size=0)
     app[SITE] = site
+    expected = expectation(unguarded)
     app.on_response_prepare.append(_named)
     app.on_response_prepare.append(signed)
     for route in ROUTES:

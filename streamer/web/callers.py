@@ -64,22 +64,36 @@ def authentication(unguarded: Collection[str]) -> Middleware:
     return authenticated
 
 
-async def expected(request: web.Request) -> web.StreamResponse | None:
+def expectation(unguarded: Collection[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
     """What `Expect` is answered with, before any middleware: whoever may not come in is told so, and not asked for the
     body first (RFC 9110, 10.1.1)."""
-    if request.version < HttpVersion11:
+
+    async def expected(request: web.Request) -> web.StreamResponse | None:
+        if request.version < HttpVersion11:
+            return None
+        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+            raise web.HTTPExpectationFailed(text="this expectation cannot be met")
+        if request.path not in unguarded:
+            try:
+                _admit(request)
+            except StreamerError as error:
+                answer = response(error)
+                answer.force_close()
+                return answer
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # what follows counts as the answer
         return None
-    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text="this expectation cannot be met")
+
+    return expected
+
+
+def _admit(request: web.Request) -> None:
+    """Unauthenticated for a stranger, which counts as a request of its: as many guesses as others may ask."""
     try:
         _caller(request)
-    except StreamerError as error:
-        answer = response(error)
-        answer.force_close()
-        return answer
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # what follows counts as the answer
-    return None
+    except Unauthenticated:
+        request.app[SITE].shares.request(peer(request))
+        raise
 
 
 def _caller(request: web.Request) -> Caller:

@@ -65,7 +65,7 @@ async def events(request: web.Request, _values: dict[str, Any]) -> web.StreamRes
     """Server-sent events (HTML, 9.2): a `progress` for each change, `end` as the last one if the job ends."""
     site = request.app[SITE]
     jobs = _jobs(site)
-    job = await _job(request)
+    news, job = jobs.news, await _job(request)
     answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store"})
     await answer.prepare(request)
     if request.method == hdrs.METH_HEAD:
@@ -81,10 +81,11 @@ async def events(request: web.Request, _values: dict[str, Any]) -> web.StreamRes
             quiet = anyio.current_time()
         if job.state.final or (jobs.refusing and job.state is State.QUEUED):
             return answer
-        await jobs.changed(_SILENCE)
+        with anyio.move_on_after(_SILENCE):
+            await news.wait()
         # What changes while this waits is told in one event.
         await anyio.sleep(_PACE)
-        job = await jobs.job(job.id)
+        news, job = jobs.news, await jobs.job(job.id)
 
 
 def value(job: Job) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from streamer.access.scope import Kind
-from streamer.errors import Draining
+from streamer.errors import Draining, StreamerError
+from streamer.jobs.job import State
 from streamer.web.callers import CALLER
 from streamer.web.problems import Unready
 from streamer.web.site import SITE, Site
@@ -48,6 +49,12 @@ async def metrics(request: web.Request, _values: dict[str, Any]) -> web.Response
     site.metrics.abandoned.set(site.exporter.statistics().abandoned)
     site.metrics.connections.set(site.connections.open)
     site.metrics.leases.set(site.exporter.mounts.statistics().leases)
+    if site.jobs is not None:
+        site.metrics.jobs.labels(State.RUNNING.value).set(site.jobs.running)
+        try:
+            site.metrics.jobs.labels(State.QUEUED.value).set(await site.jobs.waiting())
+        except StreamerError:
+            pass  # what is known besides is wanted all the more when the database fails
     return web.Response(body=site.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
@@ -63,3 +70,10 @@ def watched(site: Site) -> None:
         "streamer_slow_headers", "Connections closed for headers that did not come.", lambda: site.connections.slow
     )
     metrics.count("streamer_mounts_failed", "Mounts that failed.", lambda: mounts.statistics().failed)
+    if site.jobs is not None:
+
+        def ended(state: State, size: int) -> None:
+            metrics.jobs_ended.labels(state.value).inc()
+            metrics.job_bytes.inc(size)
+
+        site.jobs.on_ended = ended

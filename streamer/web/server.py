@@ -79,18 +79,28 @@ class Server:
         """Let every connection from now on begin with this context; open ones go on as they began."""
         async with self._changing:
             self._tls = tls
-            old = [each for each in self._open if each.secured]
-            for each in old:
-                # Another descriptor of the same socket: whoever waits to be accepted loses nothing.
-                self._open.append(await self._listening(each.socket.dup(), secured=True))
-                self._open.remove(each)
-            await self._closed(old)
+            replaced: list[_Listener] = []
+            try:
+                for each in [each for each in self._open if each.secured]:
+                    # Another descriptor of the same socket: whoever waits to be accepted loses nothing.
+                    self._open.append(await self._again(each.socket.dup()))
+                    self._open.remove(each)
+                    replaced.append(each)
+            finally:
+                await self._closed(replaced)
 
     async def close_listeners(self) -> None:
         """Take no new connection; open ones go on."""
         async with self._changing:
             closing, self._open = self._open, []
             await self._closed(closing)
+
+    async def _again(self, listener: socket.socket) -> _Listener:
+        try:
+            return await self._listening(listener, secured=True)
+        except BaseException:
+            listener.close()
+            raise
 
     async def _listening(self, listener: socket.socket, secured: bool) -> _Listener:
         loop = asyncio.get_running_loop()

@@ -245,7 +245,7 @@ def test_killed_at_any_time_every_job_ends_once(kept: S3Kept, expected: bytes, s
     digest = "sha256:" + hashlib.sha256(expected).hexdigest()
     for key, id in ids.items():
         job = ended(server.port, id, 300)
-        assert (job["state"], job["digest"]) == ("done", digest), job
+        assert (job["state"], job["digest"]) == ("done", digest), str(job)
         assert kept_bytes(kept, key) == expected, key
     assert left(kept) == []
 

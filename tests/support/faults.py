@@ -20,6 +20,7 @@ class Fault(enum.StrEnum):
     ERROR_IN_200 = "200 with an error body"
     LOST_ANSWER = "lost answer"
     WRONG_ETAG = "wrong ETag"
+    WRONG_CHECKSUM = "wrong checksum"
     FORBIDDEN = "403"
     EXPIRED = "403 expired token"
 
@@ -74,6 +75,8 @@ class Faulty:
         answer = await self._forwarded(request, body)
         if fault is Fault.LOST_ANSWER:
             return self._cut(request)
+        if fault is Fault.WRONG_CHECKSUM and "x-amz-checksum-crc32c" in answer.headers:
+            answer.headers["x-amz-checksum-crc32c"] = "AAAAAA=="
         if fault is Fault.WRONG_ETAG:
             etag = answer.headers.get("ETag", "")
             if etag:

@@ -24,6 +24,7 @@ from streamer.stores.catalog import Catalog
 from streamer.web.addresses import Protection
 from streamer.web.app import application
 from streamer.web.limits import Connections, Patience
+from streamer.web.operations import watched
 from streamer.web.server import Server, listening
 from streamer.web.site import Health, Site
 from streamer.web.tls import certificates as tls_of
@@ -87,6 +88,7 @@ async def served(
             jobs=queue,
             **more,
         )
+        watched(site)
         async with listening(
             application(site),
             ["127.0.0.1:0"],

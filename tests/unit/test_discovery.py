@@ -96,7 +96,7 @@ def test_stores_of_an_ordinary_user(root: Path) -> None:
 
 def test_what_may_not_be_read_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = docker_root(root / "var/lib/docker")
-    monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(closed))
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: os.fspath(path) != str(closed))
     assert found(root).stores == ()
     assert [each.name for each, _ in found(root).closed] == ["docker"]
 

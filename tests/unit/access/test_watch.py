@@ -48,7 +48,7 @@ def test_a_file_that_takes_its_place(keys: Keys, tmp_path: Path) -> None:
     assert names(watched) == ["other"]
 
 
-@pytest.mark.parametrize("broken", ["nonsense", "mode", "missing", "half"])
+@pytest.mark.parametrize("broken", ["nonsense", "mode", "missing", "half", "deep"])
 def test_a_broken_file_keeps_the_tokens_and_is_logged_once(keys: Keys, broken: str) -> None:
     watched = keys.watched()
     text = keys.path.read_text()
@@ -58,13 +58,14 @@ def test_a_broken_file_keeps_the_tokens_and_is_logged_once(keys: Keys, broken: s
     elif broken == "missing":
         keys.path.unlink()
     else:
-        keys.path.write_text("nonsense" if broken == "nonsense" else text[: len(text) // 2])
+        deep = "a = " + "[" * 5000  # more than the parser's own stack holds
+        keys.path.write_text({"nonsense": "nonsense", "deep": deep}.get(broken, text[: len(text) // 2]))
     with structlog.testing.capture_logs() as logs:
         assert not watched.refresh()
         assert not watched.refresh()
     assert names(watched) == ["first"]
     assert [(each["log_level"], each["event"]) for each in logs] == [("error", "tokens not reloaded")]
-    assert str(keys.path) in logs[0]["error"]
+    assert str(keys.path) in str(logs[0])
     keys.path.unlink(missing_ok=True)
     keys.path.touch(0o600)
     assert watched.refresh(), "and mended it counts"
@@ -78,8 +79,12 @@ def test_forced(keys: Keys) -> None:
 async def test_followed(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "PERIOD", 0.01)
     watched, changed = keys.watched(), anyio.Event()
+    calls: list[None] = []
 
     async def told() -> None:
+        calls.append(None)
+        if len(calls) == 1:
+            raise OSError("no descriptor is free")
         changed.set()
 
     async with anyio.create_task_group() as tasks:
@@ -89,3 +94,4 @@ async def test_followed(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
             await changed.wait()
         tasks.cancel_scope.cancel()
     assert names(watched) == ["first", "second"]
+    assert len(calls) == 2, "told again after the first time failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -20,6 +21,7 @@ runner = CliRunner()
 
 COMMANDS = (
     "ls",
+    "sum",
     "changes",
     "export",
     "import",
@@ -48,7 +50,7 @@ def test_help_names_every_command_and_every_exit_code() -> None:
     assert all(f"{number}  {meaning}" in result.stdout for number, meaning in exits.MEANINGS)
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if each != "token"])
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each not in ("token", "sum")])
 def test_every_command_takes_state_and_store(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
@@ -89,8 +91,8 @@ def test_help_fits_and_has_an_example(command: str, monkeypatch: pytest.MonkeyPa
         (["serve", "--listen", ""], ""),
     ],
 )
-def test_misuse_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
-    result = runner.invoke(app, arguments)
+def test_misuse_is_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = runner.invoke(app, arguments, env={"STREAMER_STATE": str(tmp_path / "state")})
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert result.stderr.startswith("streamer: ")
@@ -105,7 +107,7 @@ def test_choices_are_those_of_the_enumerations() -> None:
     from streamer.tar.compression import Compression
     from streamer.tar.entry import Profile
 
-    assert set(get_args(options.Kind)) == set(Kind) - {"changes"}
+    assert set(get_args(options.Kind)) == set(Kind) - {"changes", "context"}
     assert set(get_args(options.Compression)) == set(Compression)
     assert set(get_args(options.Profile)) == set(Profile)
     assert set(get_args(options.Format)) == set(Format)

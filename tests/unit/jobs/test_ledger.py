@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from streamer.export.plan import Options
 from streamer.jobs.job import Order, Problem, State, Traces
 from streamer.jobs.ledger import Ledger
 from streamer.jobs.planning import Wanted, What
+from streamer.jobs.schema import MIGRATIONS
 from streamer.sinks.address import parse
 from streamer.sinks.base import Part
 from streamer.tar.compression import Compression
@@ -51,6 +54,22 @@ async def test_an_order_survives(tmp_path: Path) -> None:
             ("1", "s3://bucket", "s3://bucket/a.tar"),
             ("2", "file://", "file:///some%20where/a.tar"),
         ]
+
+
+async def test_parts_of_an_older_version(tmp_path: Path) -> None:
+    """Its column held MD5s only."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as old:
+        for statement in MIGRATIONS[0]:
+            old.execute(statement)
+        old.execute(
+            "INSERT INTO jobs (id, wanted, destination, place, state, created) VALUES ('1', '', '', '', 'queued', 0)"
+        )
+        old.execute("INSERT INTO parts VALUES ('1', 1, 5, 'e', 'd41d8cd98f00b204e9800998ecf8427e')")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    async with opened(tmp_path) as ledger:
+        traces = await ledger.traces("1")
+    assert traces.parts == {1: (5, "e", "md5:d41d8cd98f00b204e9800998ecf8427e")}
 
 
 async def test_a_key_gives_one_job(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import pytest
 from support.planned import Planned
 from support.stores import DirectoryStore
 
-from streamer.errors import Conflict, Draining, NotFound
+from streamer.errors import Busy, Conflict, Draining, NotFound
 from streamer.export.exporter import exporter
 from streamer.jobs import planning
+from streamer.jobs import queue as queues
 from streamer.jobs.job import Job, Order, State
+from streamer.jobs.ledger import Ledger
 from streamer.jobs.opening import jobs
 from streamer.jobs.planning import Wanted, What
 from streamer.jobs.queue import Queue
@@ -62,9 +64,67 @@ def order(folder: Path, name: str = "a.tar", ref: str = "box") -> Order:
 async def state(queue: Queue, id: str, *wanted: State) -> Job:
     """The job, once it is in one of these states."""
     with anyio.fail_after(20):
-        while (job := await queue.job(id)).state not in wanted:
-            await queue.changed(0.05)
-    return job
+        while True:
+            news, job = queue.news, await queue.job(id)
+            if job.state in wanted:
+                return job
+            with anyio.move_on_after(0.05):
+                await news.wait()
+
+
+class Failing:
+    """Calls of the ledger of which the first ones fail, as a locked database makes them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, times: int = 1) -> None:
+        self.failed = 0
+        real = getattr(Ledger, name)
+
+        async def call(ledger: Ledger, *given: object, **named: object) -> object:
+            if self.failed < times:
+                self.failed += 1
+                raise Busy("jobs.db was locked for 30 seconds")
+            return await real(ledger, *given, **named)
+
+        patch.setattr(Ledger, name, call)
+        patch.setattr(queues, "_PAUSE", 0.01)
+
+
+@pytest.mark.parametrize("call", ["leftovers", "unfinished", "waiting", "forget", "start", "traces", "end"])
+async def test_a_database_that_fails_for_a_moment(
+    tmp_path: Path, box: Planned, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Neither the queue ends, nor is a job left that nobody answers for."""
+    failing = Failing(monkeypatch, call)
+    async with opened(tmp_path) as queue:
+        job, _ = await queue.submit(order(tmp_path))
+        await state(queue, job.id, State.DONE)
+        assert failing.failed == 1
+    assert (tmp_path / "a.tar").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+async def test_an_object_that_is_there_is_no_failure(
+    tmp_path: Path, box: Planned, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """That nothing is left of its upload could not be written down."""
+    Failing(monkeypatch, "over")
+    async with opened(tmp_path) as queue:
+        job, _ = await queue.submit(replace(order(tmp_path), overwrite=overwrite))
+        job = await state(queue, job.id, State.DONE, State.FAILED)
+        assert (job.state, job.attempts) == (State.DONE, 1)
+    assert (tmp_path / "a.tar").read_bytes() == DATA
+
+
+async def test_what_is_busy_while_it_is_sent_is_no_full_house(
+    tmp_path: Path, box: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Failing(monkeypatch, "completing", 1000)
+    async with opened(tmp_path) as queue:
+        job, _ = await queue.submit(order(tmp_path))
+        job = await state(queue, job.id, State.DONE, State.FAILED)
+        assert job.error is not None
+        assert (job.state, job.error.code) == (State.FAILED, Busy.code)
+    assert not (tmp_path / "a.tar").exists()
 
 
 async def test_to_its_end(tmp_path: Path, box: Planned) -> None:

@@ -69,7 +69,7 @@ async def test_parts_put_together_are_the_stream(size: int) -> None:
     async with exporter() as exports, exports.open(planned(pieces)) as stream:
         cutter = Cutter(stream)
         while not cutter.exhausted:
-            parts.append(await cutter.take(size))
+            parts.append(await cutter.take(memoryview(bytearray(size))))
     assert b"".join(parts) == b"".join(pieces)
     assert {len(part) for part in parts[:-1]} <= {size}
     assert 0 < len(parts[-1]) <= size
@@ -79,6 +79,6 @@ async def test_the_last_part_is_not_taken_before_the_stream_ended_well() -> None
     plan = planned([b"x" * 10, b"y" * 10], SourceFailed("gone"))
     async with exporter() as exports, exports.open(plan) as stream:
         cutter = Cutter(stream)
-        assert await cutter.take(10) == b"x" * 10
+        assert await cutter.take(memoryview(bytearray(10))) == b"x" * 10
         with pytest.raises(SourceFailed):
-            await cutter.take(10)
+            await cutter.take(memoryview(bytearray(10)))

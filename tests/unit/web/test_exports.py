@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,12 @@ def test_a_job_is_made_and_done(exporting: Site, folder: Path) -> None:
         "error": None,
     }
     assert job["created"] < job["ended"]
+    text = exporting.get("/metrics").decode()
+    assert 'streamer_jobs{state="running"} 0.0' in text
+    assert 'streamer_jobs{state="queued"} 0.0' in text
+    counted = re.search(r'^streamer_jobs_ended_total\{state="done"\} ([0-9.]+)$', text, re.M)
+    assert counted is not None and float(counted[1]) >= 1
+    assert re.search(r"^streamer_job_bytes_total [1-9]", text, re.M)
 
 
 @pytest.mark.root

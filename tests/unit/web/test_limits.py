@@ -224,5 +224,9 @@ def test_requests_of_a_client(tmp_path) -> None:
             answer = ask(site.port, "/v1/stores", headers=headers)
             assert problem(answer)["code"] == "too_many_requests"
             assert 1 <= int(answer.headers["retry-after"]) <= 100
+        with Client(site.port) as client:
+            # Which is answered before anything else looks at the request.
+            client.request("/v1/images", "POST", "Expect: 100-continue\r\nContent-Length: 5\r\n")
+            assert client.answer().status == 429
         for _ in range(5):
             assert ask(site.port, "/healthz").status == 200

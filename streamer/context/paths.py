@@ -1,0 +1,137 @@
+"""Names in a tree that somebody gives: cleaned, followed through links as in a chroot, compared with wildcards."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from streamer.changeset.descriptor import Components, open_below
+from streamer.errors import InvalidRequest, shown
+
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def cleaned(path: bytes) -> bytes:
+    """The path relative to the tree's root, without `.`, `..` and doubled slashes; b"" is the root. InvalidRequest for
+    one that leads out of the tree."""
+    if b"\0" in path:
+        raise InvalidRequest(f"the path {shown(path)!r} holds a NUL byte")
+    kept: list[bytes] = []
+    for component in path.split(b"/"):
+        if component in (b"", b"."):
+            continue
+        if component == b"..":
+            if not kept:
+                raise InvalidRequest(f"forbidden path outside the build context: {shown(path)}")
+            kept.pop()
+        else:
+            kept.append(component)
+    return b"/".join(kept)
+
+
+def status(root: int, path: bytes) -> os.stat_result | None:
+    """Of what lies at a real path below `root` (no link on the way is followed); None if there is nothing."""
+    try:
+        fd = open_below(root, path, _LOOK)
+    except OSError:
+        return None
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def followed(root: int, path: bytes) -> bytes:
+    """The real path: links are followed inside the root, also the last one. What does not exist stays as it is
+    written. InvalidRequest for a loop of links."""
+    real: list[bytes] = []
+    components = Components(path)
+    for name in components:
+        if name == b"..":
+            del real[-1:]
+            continue
+        real.append(name)
+        try:
+            fd = open_below(root, b"/".join(real), _LOOK)
+        except OSError:
+            continue
+        try:
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                real.pop()
+                target = os.readlink(b"", dir_fd=fd)
+                components.follow(target)
+                if target.startswith(b"/"):
+                    real.clear()
+        finally:
+            os.close(fd)
+    return b"/".join(real)
+
+
+def has_wildcards(path: bytes) -> bool:
+    """Whether a source names several files, perhaps: `*`, `?` or `[` without a backslash before."""
+    return re.search(rb"(?<!\\)(?:\\\\)*[*?[]", path) is not None
+
+
+def wildcards(pattern: bytes) -> re.Pattern[str] | None:
+    """The pattern as Go's filepath.Match understands it, for whole paths as `text` gives them; None for a malformed
+    one, which matches nothing."""
+    characters = iter(text(pattern))
+    parts = []
+    for char in characters:
+        match char:
+            case "*":
+                parts.append("[^/]*")
+            case "?":
+                parts.append("[^/]")
+            case "\\":
+                literal = next(characters, None)
+                if literal is None:
+                    return None
+                parts.append(re.escape(literal))
+            case "[":
+                found = _class("".join(characters))
+                if found is None:
+                    return None
+                part, rest = found
+                parts.append(part)
+                characters = iter(rest)
+            case _:
+                parts.append(re.escape(char))
+    return re.compile("".join(parts), re.S)
+
+
+def text(path: bytes) -> str:
+    """As characters, of which patterns speak."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _class(rest: str) -> tuple[str, str] | None:
+    """A class as a regular expression, from what follows its bracket, and what follows the class."""
+    negated = rest.startswith("^")
+    at = int(negated)
+    ranges: list[tuple[str, str]] = []
+
+    def one() -> str | None:
+        nonlocal at
+        if at >= len(rest) or rest[at] in "-]":
+            return None
+        if rest[at] == "\\":
+            at += 1
+            if at >= len(rest):
+                return None
+        at += 1
+        return rest[at - 1] if at < len(rest) else None
+
+    while not (ranges and rest[at : at + 1] == "]"):
+        low = high = one()
+        if low is not None and rest[at] == "-":
+            at += 1
+            high = one()
+        if low is None or high is None:
+            return None
+        ranges.append((low, high))
+    inside = "".join(f"{re.escape(low)}-{re.escape(high)}" for low, high in ranges if low <= high)
+    if not inside:
+        return ("[^/]" if negated else "(?!)"), rest[at + 1 :]
+    return (f"(?!/)[^{inside}]" if negated else f"(?!/)[{inside}]"), rest[at + 1 :]

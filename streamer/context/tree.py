@@ -1,0 +1,200 @@
+"""What COPY and ADD take files from, and the TarSum of each file in it: how a builder knows what has not changed.
+
+Docker's classic builder hashes the members of the archive that it was sent as a context, and what it copies from
+anywhere else as if that were in an archive. So does this, without the archive.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamer.changeset import content
+from streamer.changeset.change import Node
+from streamer.changeset.descriptor import open_below
+from streamer.changeset.patterns import Patterns, Selection
+from streamer.changeset.walk import walk
+from streamer.context import paths
+from streamer.errors import NotFound, SourceChanged
+from streamer.export.closing import closing
+from streamer.export.items import Cursor
+from streamer.export.pack import Packer
+from streamer.export.plan import Options, Report, Session
+from streamer.mounts.table import MountTable
+from streamer.tar import sum as tarsum
+from streamer.tar.entry import REGULAR, Entry
+from streamer.tar.reader import Written
+from streamer.tar.sum import Version
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Hashing(enum.StrEnum):
+    """Whose hashes: up to version 23 Docker's archives had the file's type in its mode as well."""
+
+    DOCKER_24 = "docker-24"
+    DOCKER_23 = "docker-23"
+
+
+class Tree(Protocol):
+    """A directory tree to take files from. Paths are real ones: relative, cleaned, b"" for the root, without a link on
+    the way. Blocks."""
+
+    root: int
+    """A descriptor of its root, which stays its owner's."""
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        """Of what lies there, a link itself; None if there is nothing, or if it was left out."""
+        ...
+
+    def nodes(self, start: bytes) -> Generator[Node, None, None]:
+        """`start` and everything below it, as `changeset.walk`; without what was left out. NotFound."""
+        ...
+
+    def sum(self, path: bytes) -> str | None:
+        """The TarSum of the member of that path, hexadecimal; None if there is none. SourceChanged, SourceFailed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    told: bytes
+    size: int
+    """Of the content that the sum goes over."""
+
+
+class DirectoryTree:
+    """A local directory as a context, without what `excluded` matches: hashed as the archive that the docker command
+    would send of it. Each file is read once at most; the whole is walked when the first sum is asked for."""
+
+    def __init__(
+        self,
+        root: int,
+        excluded: Patterns,
+        *,
+        owner: tuple[int, int] | None = (0, 0),
+        hashing: Hashing = Hashing.DOCKER_24,
+    ) -> None:
+        self.root = root
+        self._excluded = excluded
+        self._owner = owner
+        self._hashing = hashing
+        self._headers: dict[bytes, _Header] | None = None
+        self._sums: dict[bytes, str] = {}
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        found = paths.status(self.root, path)
+        if found is None or (path and not self._select().emits(path, stat.S_ISDIR(found.st_mode))):
+            return None
+        return found
+
+    def nodes(self, start: bytes) -> Generator[Node, None, None]:
+        return walk(self.root, start=start, select=self._select())
+
+    def sum(self, path: bytes) -> str | None:
+        if path not in self._sums:
+            if self._headers is None:
+                self._headers = dict(self._all())
+            header = self._headers.get(path)
+            if header is None:
+                return None
+            self._sums[path] = _summed(self.root, path, header)
+        return self._sums[path]
+
+    def _select(self) -> Selection:
+        return Selection(None, self._excluded)
+
+    def _all(self) -> Iterator[tuple[bytes, _Header]]:
+        # One packer for all: which name of a file is the file, and which are links to it, is a matter of their order.
+        packer = _packer(self._owner)
+        with closing(self.nodes(b"")) as nodes:
+            for node in nodes:
+                made = packer.entry(node) if node.path else None
+                if made is not None:
+                    yield node.path, _header(made[0], node.stat.st_mode, self._hashing)
+
+
+class RecordedTree:
+    """An archive that was taken in, with the sums that its members had as they came (names as they were written)."""
+
+    def __init__(self, root: int, sums: tarsum.Sums) -> None:
+        self.root = root
+        self._sums = {}
+        for file in reversed(sums.files):
+            self._sums[file.name] = file.sum  # of several with one name the first counts
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        return paths.status(self.root, path)
+
+    def nodes(self, start: bytes) -> Generator[Node, None, None]:
+        return walk(self.root, start=start)
+
+    def sum(self, path: bytes) -> str | None:
+        return self._sums.get(path or b".")
+
+
+class RootTree:
+    """Any directory as it lies there: the file system of an image, or a directory with a file that was fetched."""
+
+    def __init__(self, root: int, hashing: Hashing = Hashing.DOCKER_24) -> None:
+        self.root = root
+        self._hashing = hashing
+        self._sums: dict[bytes, str] = {}
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        return paths.status(self.root, path)
+
+    def nodes(self, start: bytes) -> Generator[Node, None, None]:
+        return walk(self.root, start=start)
+
+    def sum(self, path: bytes) -> str | None:
+        if path not in self._sums:
+            found = self._summed(path)
+            if found is None:
+                return None
+            self._sums[path] = found
+        return self._sums[path]
+
+    def _summed(self, path: bytes) -> str | None:
+        try:
+            with closing(walk(self.root, start=path)) as nodes:
+                node = next(nodes)
+                made = _packer(None).entry(node)
+        except NotFound:
+            return None
+        if made is None:
+            return None
+        entry = made[0]
+        return _summed(self.root, path, _header(entry, node.stat.st_mode, self._hashing))
+
+
+def _packer(owner: tuple[int, int] | None) -> Packer:
+    """One that reads no content."""
+    return Packer(Options(owner=owner), Session(MountTable(), Report(), lambda: None), Cursor(read=False), live=False)
+
+
+def _header(entry: Entry, mode: int, hashing: Hashing) -> _Header:
+    said = entry.mode
+    if hashing is Hashing.DOCKER_23:
+        said |= stat.S_IFMT(mode)
+    told = tarsum.told(entry, Written(entry.type, said, entry.size), Version.V1)
+    return _Header(told, entry.size if entry.type == REGULAR else 0)
+
+
+def _summed(root: int, path: bytes, header: _Header) -> str:
+    if not header.size:
+        return tarsum.entry_sum(header.told, ())
+    try:
+        fd = open_below(root, path, _READ)
+    except OSError as error:
+        raise SourceChanged(f"cannot read {os.fsdecode(path)!r}: {error.strerror}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SourceChanged(f"cannot read {os.fsdecode(path)!r}: it was replaced")
+        return tarsum.entry_sum(header.told, content.blocks(fd, header.size, path))
+    finally:
+        os.close(fd)
