@@ -78,9 +78,11 @@ def _missing(tree: Tree | None, ids: Ids | None, path: bytes) -> Iterator[Member
         return
     for entry in present:
         yield entry, None
+    # As the kernel makes them: what is made in a set-group-ID directory is one itself.
+    mode = _MODE | (present[-1].mode & stat.S_ISGID if present else 0)
     now = time.time_ns()
     for count in range(len(here) - lacking, len(here)):
-        yield Entry(b"/".join(here[: count + 1]) + b"/", DIRECTORY, _MODE, mtime=now), None
+        yield Entry(b"/".join(here[: count + 1]) + b"/", DIRECTORY, mode, mtime=now), None
 
 
 def _found(tree: Tree | None, path: bytes) -> tuple[os.stat_result, bytes] | None:

@@ -30,8 +30,8 @@ SRV = Record(b"srv/", "d", 0o2750, (7, 8))
 SUB = Record(b"srv/sub/", "d", 0o700, (9, 0))
 
 
-def new(*names: str) -> list[Record]:
-    return [Record(name.encode(), "d", 0o755, (0, 0)) for name in names]
+def new(*names: str, mode: int = 0o755) -> list[Record]:
+    return [Record(name.encode(), "d", mode, (0, 0)) for name in names]
 
 
 CASES: dict[str, list[Record]] = {
@@ -43,13 +43,13 @@ CASES: dict[str, list[Record]] = {
     "/a": new("a/"),
     "/a/b/../c//.": new("a/", "a/c/"),
     "/../a": new("a/"),
-    "/srv/new": [SRV, *new("srv/new/")],
+    "/srv/new": [SRV, *new("srv/new/", mode=0o2755)],
     "/srv/sub/x/y": [SRV, SUB, *new("srv/sub/x/", "srv/sub/x/y/")],
     "/link/x": [SRV, SUB, *new("srv/sub/x/")],
-    "/absolute/x": [SRV, *new("srv/x/")],
-    "/srv/sub/../x": [SRV, *new("srv/x/")],
-    "/up/x": [SRV, *new("srv/x/")],
-    "/dangling/x": [SRV, *new("srv/none/", "srv/none/x/")],
+    "/absolute/x": [SRV, *new("srv/x/", mode=0o2755)],
+    "/srv/sub/../x": [SRV, *new("srv/x/", mode=0o2755)],
+    "/up/x": [SRV, *new("srv/x/", mode=0o2755)],
+    "/dangling/x": [SRV, *new("srv/none/", "srv/none/x/", mode=0o2755)],
     "/gone/x": new("gone/", "gone/x/"),
 }
 
