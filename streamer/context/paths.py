@@ -78,7 +78,7 @@ def wildcards(pattern: bytes) -> re.Pattern[str] | None:
     one, which matches nothing."""
     characters = iter(text(pattern))
     parts = []
-    for char in characters:
+    while (char := next(characters, None)) is not None:
         match char:
             case "*":
                 parts.append("[^/]*")
