@@ -15,7 +15,7 @@ from streamer.changeset.descriptor import open_below
 from streamer.errors import InvalidArchive, LimitExceeded, SourceChanged, Unsupported, shown
 from streamer.tar import sum as tarsum
 from streamer.tar.compression import decompressed
-from streamer.tar.entry import DIRECTORY, LINK, REGULAR, Entry, Member
+from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry, Member
 from streamer.tar.reader import Reader
 from streamer.tar.source import Limits
 
@@ -76,7 +76,11 @@ def unpack(view: View, packed: Packed, target: bytes) -> None:
                     member=shown(entry.name),
                 )
             view.make_directory(path.rpartition(b"/")[0], ROOT, ROOT)
-            view.lay(path, replace(entry, name=name, linkname=link, sparse=None))
+            # As they would be found in a file system: a link has no mode, and a further name those of the file.
+            told = view.laid[link] if entry.type == LINK else entry
+            mode = 0o777 if entry.type == SYMLINK else told.mode
+            made = replace(entry, name=name, linkname=link, sparse=None, mode=mode, uid=told.uid, gid=told.gid)
+            view.lay(path, made)
             if entry.type == REGULAR and entry.size:
                 view.contents[path] = Place(packed, number)
 
