@@ -32,6 +32,7 @@ EXAMPLES = {
     "commit": ('streamer commit web web:changed --message "New pages"',),
     "tag": ("streamer tag busybox:latest mine:1",),
     "rm": ("streamer rm web busybox:latest", "streamer rm --force web"),
+    "prune": ("streamer prune",),
     "serve": (
         "streamer serve",
         "streamer serve --listen unix:/run/streamer.sock",

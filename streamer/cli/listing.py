@@ -60,6 +60,9 @@ def ls(
         typer.Argument(metavar="WHAT", help="What to list: images, containers, layers or stores."),
     ] = "images",
     from_store: FromStore = None,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Also images that are only steps of a build to others.")
+    ] = False,
     as_json: Json = False,
     state: State = None,
     store: Stores = None,
@@ -71,7 +74,7 @@ def ls(
     """
 
     async def command(service: Service) -> list[dict[str, Any]]:
-        return await _records(service, what, from_store)
+        return await _records(service, what, from_store, everything)
 
     chosen = settings(context, state, store)
     listed = on(chosen, command)
@@ -92,7 +95,7 @@ def ls(
         raise typer.Exit(CODES.get(unread[0]["error"]["code"], UNEXPECTED))
 
 
-async def _records(service: Service, what: str, name: str | None) -> list[dict[str, Any]]:
+async def _records(service: Service, what: str, name: str | None, everything: bool) -> list[dict[str, Any]]:
     from streamer.stores import values
 
     catalog = service.catalog
@@ -100,7 +103,9 @@ async def _records(service: Service, what: str, name: str | None) -> list[dict[s
         return [values.store_value(each) for each in catalog.stores(name)]
     if what == "images":
         images = await catalog.images(name)
-        return [*map(values.image_value, images), *map(values.damaged_value, images.damaged)]
+        local = service.embedded if everything else None
+        steps = await local.steps() if local is not None and name in (None, local.name) else ()
+        return [*map(values.image_value, (*images, *steps)), *map(values.damaged_value, images.damaged)]
     if what == "containers":
         containers = await catalog.containers(name)
         return [*map(values.container_value, containers), *map(values.damaged_value, containers.damaged)]

@@ -135,6 +135,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "commit": store.commit,
         "tag": store.tag,
         "rm": store.rm,
+        "prune": store.prune,
     },
     "Run and check": {
         "serve": serve.serve,

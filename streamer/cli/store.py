@@ -191,6 +191,22 @@ def rm(
         raise typer.Exit(status(error))
 
 
+def prune(context: typer.Context, state: State = None, store: Stores = None) -> None:
+    """Remove images that have no name and that nothing needs: no container, and no image with a name built on them.
+
+    The build cache loses what it had of them. Prints their IDs.
+    """
+
+    async def command(service: Service) -> None:
+        images, layers = await service.local.prune()
+        for image in images:
+            emit(image)
+        if sys.stderr.isatty():
+            say(f"removed {len(images)} images, {layers} layers")
+
+    work(context, state, store, command)
+
+
 async def _remove(local: LocalStore, ref: str, force: bool, containers: bool, images: bool) -> str:
     container = image = None
     wrong: StreamerError | None = None

@@ -12,6 +12,8 @@ from streamer.oci import document, media
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 """By what the kernel calls the machine."""
+_STALE = ("container", "container_config", "docker_version", "id", "parent")
+"""Members that Docker's classic builder leaves behind: they describe the run that made the base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,35 @@ def for_rootfs(diff_id: str, created: str, comment: str) -> Config:
     )
 
 
+def extended(
+    base: Config | None,
+    diff_id: str | None,
+    runtime: dict[str, Any],
+    *,
+    created: str,
+    created_by: str,
+    author: str = "",
+) -> Config:
+    """The configuration of an image that an instruction makes on the base (None: on nothing), with one more layer or
+    without. `runtime` becomes its `config`, `created_by` the text of its history."""
+    value: dict[str, Any] = base.value if base is not None else {"architecture": machine(), "os": "linux"}
+    rootfs = value.setdefault("rootfs", {"type": "layers"})
+    rootfs["diff_ids"] = [*(base.diff_ids if base is not None else ()), *([diff_id] if diff_id is not None else ())]
+    entry: dict[str, Any] = {"created": created}
+    value.pop("author", None)
+    if author:
+        entry["author"] = value["author"] = author
+    entry["created_by"] = created_by
+    if diff_id is None:
+        entry["empty_layer"] = True
+    value["history"] = [*(value.get("history") or []), entry]
+    value["created"] = created
+    value["config"] = runtime
+    for stale in _STALE:
+        value.pop(stale, None)
+    return parse(document.dumps(value))
+
+
 def with_layer(base: Config, diff_id: str, history: dict[str, Any]) -> Config:
     """The base configuration with one more layer on top; `history` is the layer's entry, its `created` the image's."""
     value = base.value
@@ -86,7 +117,6 @@ def with_layer(base: Config, diff_id: str, history: dict[str, Any]) -> Config:
     value["history"] = [*(value.get("history") or []), history]
     if "created" in history:
         value["created"] = history["created"]
-    # Docker's classic builder leaves these behind; they describe the run that made the *base*.
-    for stale in ("container", "container_config", "id", "parent"):
+    for stale in _STALE:
         value.pop(stale, None)
     return parse(document.dumps(value))

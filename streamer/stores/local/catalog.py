@@ -152,7 +152,42 @@ async def _image(transaction: Transaction, row: Row) -> ImageRow:
 
 
 async def images(transaction: Transaction) -> list[ImageRow]:
-    return [await _image(transaction, row) for row in await transaction.all(f"{_IMAGE} ORDER BY images.id")]
+    """Every image but those that are only a step to another one: without a name, and built on."""
+    rows = await transaction.all(
+        f"""
+        {_IMAGE} WHERE EXISTS (SELECT 1 FROM names WHERE image = images.id)
+            OR NOT EXISTS (SELECT 1 FROM steps WHERE parent = images.id)
+        ORDER BY images.id
+        """
+    )
+    return [await _image(transaction, row) for row in rows]
+
+
+async def steps(transaction: Transaction) -> list[ImageRow]:
+    """The images that `images` leaves out."""
+    rows = await transaction.all(
+        f"""
+        {_IMAGE} WHERE NOT EXISTS (SELECT 1 FROM names WHERE image = images.id)
+            AND EXISTS (SELECT 1 FROM steps WHERE parent = images.id)
+        ORDER BY images.id
+        """
+    )
+    return [await _image(transaction, row) for row in rows]
+
+
+async def unneeded_images(transaction: Transaction) -> list[str]:
+    """IDs of images without a name that no container uses, and on which nothing was made that has a name or is used."""
+    rows = await transaction.all(
+        """
+        WITH RECURSIVE needed (id) AS (
+            SELECT image FROM names
+            UNION SELECT config FROM containers
+            UNION SELECT steps.parent FROM steps JOIN needed ON steps.image = needed.id WHERE steps.parent IS NOT NULL
+        )
+        SELECT id FROM images WHERE id NOT IN (SELECT id FROM needed) ORDER BY id
+        """
+    )
+    return [row[0] for row in rows]
 
 
 async def image(transaction: Transaction, identity: str) -> ImageRow | None:
@@ -208,6 +243,37 @@ async def forget_image(transaction: Transaction, identity: str) -> None:
     await transaction.run("DELETE FROM names WHERE image = ?", identity)
     await transaction.run("DELETE FROM images WHERE id = ?", identity)
     await forget_config(transaction, identity)
+
+
+async def add_step(transaction: Transaction, image: str, parent: str | None, key: str | None) -> None:
+    """Notes what an image was made on, and, with a key, that it is found in the build cache."""
+    await transaction.run("INSERT INTO steps VALUES (?, ?) ON CONFLICT DO NOTHING", image, parent)
+    if key is not None:
+        await transaction.run(
+            "INSERT INTO cache VALUES (?, ?) ON CONFLICT DO UPDATE SET image = excluded.image", key, image
+        )
+
+
+async def cached(transaction: Transaction, key: str) -> ImageRow | None:
+    """The image that was made under this key."""
+    row = await transaction.one("SELECT image FROM cache WHERE key = ?", key)
+    return await image(transaction, row[0]) if row else None
+
+
+async def step_below(transaction: Transaction, image: str) -> str | None:
+    """The image that this one was made on, if that is itself no more than a step: made on another one, without a name,
+    and needed by no other image and no container."""
+    row = await transaction.one(
+        """
+        SELECT below.image FROM steps JOIN steps AS below ON below.image = steps.parent
+        WHERE steps.image = ?1
+            AND NOT EXISTS (SELECT 1 FROM names WHERE image = below.image)
+            AND NOT EXISTS (SELECT 1 FROM containers WHERE config = below.image)
+            AND NOT EXISTS (SELECT 1 FROM steps AS other WHERE other.parent = below.image AND other.image <> ?1)
+        """,
+        image,
+    )
+    return row[0] if row else None
 
 
 async def forget_config(transaction: Transaction, identity: str) -> None:

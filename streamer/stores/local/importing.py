@@ -51,11 +51,11 @@ async def import_archive(
 ) -> ImportReport:
     given = image_name(name) if name is not None else None
     async with core.importing() as staging:
-        with _Import(core, staging, limits, progress) as work:
+        with Intaking(core, staging, limits, progress) as work:
             images = await core.long(
                 lambda stop: work.taken(stop, lambda: take(source, kind, given, "imported", work.intake, work.watch))
             )
-            moved = await _publish(core, work.intake, images)
+            moved = await publish(core, work.intake, images)
         async with core.database.read() as transaction:
             rows = [await lookup.image(transaction, image.config.id, core.name) for image in images]
         found = await to_thread.run_sync(Records(core).images, rows, limiter=core.lookups)
@@ -78,7 +78,7 @@ async def commit(
     check_layers(len(row.layers) + 1, f"an image of container {row.name}")
     base = configs.parse(row.data)
     async with core.importing() as staging:
-        with _Import(core, staging, limits, None) as work:
+        with Intaking(core, staging, limits, None) as work:
 
             def layered() -> list[TakenImage]:
                 below = work.intake.hold(row.layers)
@@ -90,13 +90,13 @@ async def commit(
                 return [TakenImage(config, names, (*below, layer))]
 
             images = await core.long(lambda stop: work.taken(stop, layered))
-            await _publish(core, work.intake, images)
+            await publish(core, work.intake, images)
     async with core.database.read() as transaction:
         made = await lookup.image(transaction, images[0].config.id, core.name)
     return await to_thread.run_sync(Records(core).image, made, limiter=core.lookups)
 
 
-class _Import:
+class Intaking:
     """The intake and the watch of one import, and the thread's way to the database."""
 
     def __init__(self, core: Core, staging: Staging, limits: Limits, progress: Callable[[int], None] | None) -> None:
@@ -104,7 +104,7 @@ class _Import:
         self.intake = Intake(staging, core.ownership, limits, self._known)
         self.watch = Watch(threading.Event(), progress)
 
-    def __enter__(self) -> _Import:
+    def __enter__(self) -> Intaking:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,10 +126,13 @@ class _Import:
             return await catalog.layer(transaction, chain)
 
 
-async def _publish(core: Core, intake: Intake, images: list[TakenImage]) -> dict[str, str]:
+async def publish(
+    core: Core, intake: Intake, images: list[TakenImage], step: tuple[str | None, str | None] | None = None
+) -> dict[str, str]:
     """Makes everything visible at once: directories first, then the rows in one transaction. On failure neither.
 
-    Returns the names that were another image's, with that image's ID.
+    Returns the names that were another image's, with that image's ID. `step` says of a single image what it was made
+    on, and under which key.
     """
     async with core.exclusive():
         async with core.database.read() as transaction:
@@ -147,6 +150,8 @@ async def _publish(core: Core, intake: Intake, images: list[TakenImage]) -> dict
                 for image in images:
                     top = image.layers[-1].chain if image.layers else None
                     await catalog.add_image(transaction, image.config.id, image.config.data, top)
+                    if step is not None:
+                        await catalog.add_step(transaction, image.config.id, *step)
                     for name in image.names:
                         before = await catalog.point_name(transaction, name, image.config.id)
                         if before is not None:

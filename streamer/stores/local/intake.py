@@ -109,6 +109,11 @@ class Intake:
         self.folders[chain], self.rows[chain] = folder, row
         return row
 
+    def forget(self, row: LayerRow) -> None:
+        """A layer that was taken in is not wanted: it stays in staging, and goes with it."""
+        self.folders.pop(row.chain, None)
+        del self.rows[row.chain]
+
     def hold(self, rows: tuple[LayerRow, ...]) -> tuple[LayerRow, ...]:
         """The same layers, held; Conflict if one was removed meanwhile."""
         for row in rows:

@@ -49,10 +49,27 @@ async def remove_image(core: Core, reference: str, force: bool) -> Removal:
                     " or force it",
                     containers=users,
                 )
-            await catalog.forget_image(transaction, row.id)
+            image: str | None = row.id
+            while image is not None:
+                below = await catalog.step_below(transaction, image)
+                await catalog.forget_image(transaction, image)
+                image = below
         layers = await collect(core)
     await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
     return Removal(names, row.id, layers)
+
+
+async def prune(core: Core) -> tuple[tuple[str, ...], int]:
+    """Removes every image that nobody can want: see `LocalStore.prune`."""
+    core.check_writable()
+    async with core.exclusive():
+        async with core.database.write() as transaction:
+            images = await catalog.unneeded_images(transaction)
+            for image in images:
+                await catalog.forget_image(transaction, image)
+        layers = await collect(core)
+    await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
+    return tuple(images), layers
 
 
 async def collect(core: Core) -> int:

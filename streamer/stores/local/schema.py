@@ -56,4 +56,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX containers_by_config ON containers (config)",
     ),
+    (
+        # Images that were made on another one, or on nothing, by an instruction: `parent` is the image below, while it
+        # is there.
+        """
+        CREATE TABLE steps (
+            image TEXT PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+            parent TEXT REFERENCES images (id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED
+        )
+        """,
+        "CREATE INDEX steps_by_parent ON steps (parent)",
+        # The build cache: `key` is a digest over all that the image was made from.
+        """
+        CREATE TABLE cache (
+            key TEXT PRIMARY KEY,
+            image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX cache_by_image ON cache (image)",
+    ),
 )

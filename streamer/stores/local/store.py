@@ -13,7 +13,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import to_thread
 
@@ -23,7 +23,7 @@ from streamer.oci import digest as digests
 from streamer.oci import reference as references
 from streamer.oci.reference import Reference
 from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, Layer, Listing
-from streamer.stores.local import catalog, containers, importing, lookup, removal, staging
+from streamer.stores.local import catalog, containers, extending, importing, lookup, removal, staging
 from streamer.stores.local import state as states
 from streamer.stores.local.core import Core
 from streamer.stores.local.records import Records
@@ -71,8 +71,15 @@ class LocalStore:
     # Finding
 
     async def images(self) -> Listing[Image]:
+        """Without those that are only steps to others: see `steps`."""
         async with self._core.database.read() as transaction:
             rows = await catalog.images(transaction)
+        return Listing(await self._answered(Records(self._core).images, rows))
+
+    async def steps(self) -> Listing[Image]:
+        """The images that are only steps to others, and so not among `images`: without a name, and built on."""
+        async with self._core.database.read() as transaction:
+            rows = await catalog.steps(transaction)
         return Listing(await self._answered(Records(self._core).images, rows))
 
     async def containers(self) -> Listing[Container]:
@@ -168,6 +175,35 @@ class LocalStore:
             limits=limits,
         )
 
+    async def extend(
+        self,
+        parent: str | None,
+        source: Source | None,
+        runtime: dict[str, Any],
+        *,
+        created_by: str,
+        author: str = "",
+        key: str | None = None,
+        limits: Limits = _LIMITS,
+    ) -> Image:
+        """A new image without a name: on the image with the ID `parent` (None: on nothing) the layer tar that `source`
+        gives (None, or nothing but the end of a tar: no layer), and `runtime` as its configuration. With a `key`,
+        `cached` finds it. All or nothing; the errors of `import_archive`.
+
+        Until something else is made on it, it is listed; from then on it goes with the last image that is.
+        """
+        return await extending.extend(
+            self._core, parent, source, runtime, created_by=created_by, author=author, key=key, limits=limits
+        )
+
+    async def cached(self, key: str) -> Image | None:
+        """The image that was made under this key, if it and all its layers are there."""
+        async with self._core.database.read() as transaction:
+            row = await catalog.cached(transaction, key)
+        if row is None or not all(self._core.state.has_layer(layer.chain) for layer in row.layers):
+            return None
+        return await self._answered(Records(self._core).image, row)
+
     async def create(self, image: str, name: str | None = None) -> Container:
         """A new container; without a name it gets the first twelve digits of its ID. Conflict if the name is taken."""
         return await containers.create(self._core, image, name)
@@ -190,6 +226,12 @@ class LocalStore:
         Conflict if a container uses the image or an ID has several names, unless `force`; a container keeps its layers.
         """
         return await removal.remove_image(self._core, image, force)
+
+    async def prune(self) -> tuple[tuple[str, ...], int]:
+        """Removes every image without a name that no container uses, unless an image that has a name or is used was
+        made on it; their IDs, and how many layers went with them. With them goes what the build cache had of them; a
+        build that is under way loses its steps, and fails."""
+        return await removal.prune(self._core)
 
     async def tag(self, image: str, name: str) -> None:
         """Gives an image one more name; another image that has it loses it."""

@@ -1,0 +1,178 @@
+"""COPY and ADD without a container: the layer is a tar made of the picked files, and goes to the store as it is made.
+
+Whose files they become, what is made above them and what is replaced is as Docker's classic builder does it, which
+copies with tar as well.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+from streamer import drivers
+from streamer.build import owners
+from streamer.build.packed import Packed, Place, members, unpack
+from streamer.build.view import ROOT, Owner, View
+from streamer.changeset import content
+from streamer.changeset.descriptor import open_below
+from streamer.context.pick import Item
+from streamer.errors import SourceChanged, Unsupported, shown
+from streamer.export.closing import closing
+from streamer.export.items import Cursor
+from streamer.export.pack import Packer
+from streamer.export.plan import Options, Report, Session
+from streamer.mounts.mount import Ids
+from streamer.mounts.table import MountTable
+from streamer.stores.base import Image
+from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry, Member, Profile
+from streamer.tar.source import Limits
+from streamer.tar.writer import archive
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WHITEOUT = b".wh."
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """`destination` is absolute; one that ends in a slash is a directory. `chown` as written, empty for none; `mode`
+    for every file and directory copied, None for their own. `keep`: whether files keep their owners unless `chown`
+    says otherwise. `unpack`: whether archives are unpacked, within `limits`. `ids` are those of the tree that is
+    copied from."""
+
+    destination: bytes
+    chown: str = ""
+    mode: int | None = None
+    keep: bool = False
+    unpack: bool = False
+    limits: Limits = field(default_factory=Limits)
+    ids: Ids | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A regular file to be read: of a tree, as it was when it was looked at."""
+
+    root: int
+    path: bytes
+    status: os.stat_result
+
+
+def layer(table: MountTable, parent: Image | None, items: tuple[Item, ...], manner: Manner) -> Iterator[bytes]:
+    """The tar, in chunks, of what copying the items onto the file system of `parent` (None: an empty one) adds to it.
+
+    Leases are held while it runs, and given back when it is closed. InvalidRequest for what is in the way, and for an
+    owner that the image does not know; SourceChanged, SourceFailed.
+    """
+    return archive(_members(table, parent, items, manner), Profile.DOCKER)
+
+
+def _members(table: MountTable, parent: Image | None, items: tuple[Item, ...], manner: Manner) -> Iterator[Member]:
+    with _view(table, parent) as view:
+        given = owners.owner(view, manner.chown) if manner.chown else None if manner.keep else ROOT
+        archives = [packed for item in items if (packed := _place(view, item, manner, given)) is not None]
+        later: list[Entry] = []
+        for path, entry in view.members():
+            source = view.contents.get(path) if entry.type == REGULAR else None
+            if isinstance(source, Place):
+                continue
+            if entry.type == LINK and isinstance(view.contents.get(entry.linkname), Place):
+                later.append(entry)
+                continue
+            yield entry, _content(source) if isinstance(source, _Source) else None
+        # What comes out of archives comes in their order: nothing of them is kept.
+        for packed in archives:
+            yield from members(view, packed)
+        for entry in later:
+            yield entry, None
+
+
+@contextmanager
+def _view(table: MountTable, parent: Image | None) -> Iterator[View]:
+    with ExitStack() as stack:
+        if parent is None or not parent.layers:
+            yield View(None, None)
+            return
+        snapshot, _ = stack.enter_context(parent.layers[-1].held())
+        tree = drivers.of(snapshot).tree(table, snapshot, shared=True, unmounted=True)
+        yield View(stack.enter_context(tree), snapshot.ids)
+
+
+def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packed | None:
+    """Lays an item into the view; an archive that it is, and that was to be unpacked."""
+    target = view.real(manner.destination)
+    if item.is_directory:
+        view.make_directory(target, ROOT, given or ROOT)
+    else:
+        packed = Packed(item.tree.root, item.path, manner.limits)
+        if manner.unpack and packed.is_archive():
+            unpack(view, packed, target)
+            return packed
+        found = view.find(target)
+        if manner.destination.endswith(b"/") or (found is not None and found.directory):
+            target = b"/".join(filter(None, (target, item.name)))
+        view.make_directory(target.rpartition(b"/")[0], given or ROOT, given or ROOT)
+    _copy(view, item, target, manner, given)
+    return None
+
+
+def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | None) -> None:
+    session = Session(MountTable(), Report(), lambda: None)
+    packer = Packer(Options(), session, Cursor(read=False), ids=manner.ids, live=False)
+    with closing(item.tree.nodes(item.path)) as nodes:
+        for node in nodes:
+            made = packer.entry(node)
+            if made is None or (item.is_directory and node.path == item.path):
+                continue
+            rest = node.path[len(item.path) :].lstrip(b"/")
+            path = b"/".join(filter(None, (target, rest)))
+            if path.rpartition(b"/")[2].startswith(_WHITEOUT):
+                raise Unsupported(f"cannot copy {shown(node.path)}: in a layer such a name means a deletion")
+            entry = _rebased(made[0], path, item.path, target)
+            view.make_directory(path.rpartition(b"/")[0], given or ROOT, given or ROOT)
+            view.lay(path, _owned(entry, given, manner.mode))
+            if entry.type == REGULAR and entry.size:
+                view.contents[path] = _Source(item.tree.root, node.path, node.stat)
+
+
+def _rebased(entry: Entry, path: bytes, start: bytes, target: bytes) -> Entry:
+    name = path + b"/" if entry.type == DIRECTORY else path
+    if entry.type == LINK:
+        rest = entry.linkname[len(start) :].lstrip(b"/")
+        return replace(entry, name=name, linkname=b"/".join(filter(None, (target, rest))))
+    return replace(entry, name=name)
+
+
+def _owned(entry: Entry, owner: Owner | None, mode: int | None) -> Entry:
+    """The entry with the owner that the copy gives it; a change of owner takes away what a file may do as its owner."""
+    if owner is not None:
+        entry.uid, entry.gid = owner
+        if entry.type in (REGULAR, LINK):
+            entry.mode &= ~stat.S_ISUID
+            if entry.mode & stat.S_IXGRP:
+                entry.mode &= ~stat.S_ISGID
+            entry.xattrs = {}
+    if mode is not None and entry.type != SYMLINK:
+        entry.mode = mode
+    return entry
+
+
+def _content(source: _Source) -> Iterator[bytes]:
+    try:
+        fd = open_below(source.root, source.path, _READ)
+    except OSError as error:
+        raise SourceChanged(f"cannot copy {shown(source.path)}: {error.strerror}") from None
+    try:
+        now, then = os.fstat(fd), source.status
+        if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != (
+            then.st_dev,
+            then.st_ino,
+            then.st_size,
+            then.st_mtime_ns,
+        ):
+            raise SourceChanged(f"cannot copy {shown(source.path)}: it changed meanwhile")
+        yield from content.blocks(fd, then.st_size, source.path)
+    finally:
+        os.close(fd)

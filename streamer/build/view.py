@@ -1,0 +1,191 @@
+"""A file system that an image has, and what a new layer lays over it: names are looked up in both."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from streamer.changeset import content
+from streamer.changeset.descriptor import Components, not_opened
+from streamer.drivers.base import Tree
+from streamer.errors import InvalidRequest, NotFound, shown
+from streamer.mounts.mount import Ids
+from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry
+
+_MODE = 0o755
+_OPAQUE = b".wh..wh..opq"
+
+Owner: TypeAlias = tuple[int, int]
+ROOT: Owner = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name means: `target` is where a symbolic link leads to, empty for everything else."""
+
+    directory: bool
+    target: bytes
+    entry: Entry | None = None
+    """As a member of the layer, where it is a directory of the image below."""
+
+
+class View:
+    """The image's tree (None: nothing) under a layer in the making. Paths are relative, b"" the root. Blocks."""
+
+    def __init__(self, below: Tree | None, ids: Ids | None) -> None:
+        self._below = below
+        self._ids = ids
+        self._now = time.time_ns()
+        self.laid: dict[bytes, Entry] = {}
+        """Members of the layer by path, without the slash of a directory."""
+        self.contents: dict[bytes, object] = {}
+        """Where the content of a regular file comes from, for whoever laid it."""
+        self._hidden: set[bytes] = set()
+        """Paths at which something of the image was replaced by what is no directory."""
+        self._known: dict[bytes, Found | None] = {b"": Found(True, b"")}
+
+    def find(self, path: bytes) -> Found | None:
+        """What lies at a path without links on its way."""
+        laid = self.laid.get(path)
+        if laid is not None:
+            return Found(laid.type == DIRECTORY, laid.linkname if laid.type == SYMLINK else b"", laid)
+        if path and self._covered(path):
+            return None
+        if path not in self._known:
+            self._known[path] = self._looked(path)
+        return self._known[path]
+
+    def read(self, path: bytes, most: int) -> bytes | None:
+        """The first bytes of a regular file of the image; None if there is none."""
+        if self._below is None:
+            return None
+        try:
+            with closing(self._below.nodes(path)) as nodes:
+                node = next(nodes, None)
+                if node is None or not stat.S_ISREG(node.stat.st_mode):
+                    return None
+                fd = content.open_regular(node)
+                try:
+                    return b"".join(content.blocks(fd, min(node.stat.st_size, most), path))
+                finally:
+                    os.close(fd)
+        except NotFound:
+            return None
+
+    def real(self, path: bytes, base: bytes = b"") -> bytes:
+        """The path with links followed, as a chroot into `base` would: what is not there stays as it is written.
+        InvalidRequest for links in circles."""
+        here = base.split(b"/") if base else []
+        top = len(here)
+        components = Components(path)
+        for name in components:
+            if name == b"..":
+                del here[max(top, len(here) - 1) :]
+                continue
+            here.append(name)
+            found = self.find(b"/".join(here))
+            if found is not None and found.target:
+                here.pop()
+                if found.target.startswith(b"/"):
+                    del here[top:]
+                try:
+                    components.follow(found.target)
+                except OSError as error:
+                    raise not_opened(path, error) from None
+        return b"/".join(here)
+
+    def make_directory(self, path: bytes, parents: Owner, own: Owner) -> bool:
+        """Makes a directory and what is missing above it; whether it is new. InvalidRequest for what is in the way."""
+        found = self.find(path)
+        if found is not None:
+            if not found.directory:
+                raise InvalidRequest(f"cannot copy into /{shown(path)}: it is no directory")
+            return False
+        above = path.rpartition(b"/")[0]
+        self.make_directory(above, parents, parents)
+        holder = self.find(above)
+        # As the kernel makes it: what is made in a set-group-ID directory is one itself.
+        inherited = holder.entry.mode & stat.S_ISGID if holder is not None and holder.entry is not None else 0
+        uid, gid = own
+        self.lay(path, Entry(path + b"/", DIRECTORY, _MODE | inherited, uid, gid, mtime=self._now))
+        return True
+
+    def lay(self, path: bytes, entry: Entry) -> None:
+        """Puts a member in its place; what lay there is replaced, and a directory only by what is no directory."""
+        before = self.laid.get(path)
+        if before is not None and before.type != DIRECTORY:
+            self._unlink(path, before)
+        if entry.type != DIRECTORY:
+            if before is not None and before.type == DIRECTORY:
+                for each in sorted(name for name in self.laid if name.startswith(path + b"/")):
+                    self._unlink(each, self.laid[each])
+            self._hidden.add(path)
+        self.laid[path] = entry
+
+    def members(self) -> Iterator[tuple[bytes, Entry]]:
+        """The layer: each member behind the directories above it, with those of the image as they are; and where a
+        directory replaces one of the image by way of something else, the mark that hides what that held."""
+        given: set[bytes] = {b""}
+        for path in sorted(self.laid, key=lambda each: each.split(b"/")):
+            for above in _above(path):
+                if above not in given and above not in self.laid:
+                    found = self.find(above)
+                    assert found is not None and found.entry is not None
+                    yield above, found.entry
+                    given.add(above)
+            given.add(path)
+            entry = self.laid[path]
+            yield path, entry
+            if entry.type == DIRECTORY and path in self._hidden:
+                yield path, replace(entry, name=path + b"/" + _OPAQUE, type=b"0", mode=0)
+
+    def _unlink(self, path: bytes, entry: Entry) -> None:
+        """Takes a member away. Hard links to it are then those of the first of them, which has its content."""
+        del self.laid[path]
+        source = self.contents.pop(path, None)
+        first = None
+        if entry.type == REGULAR and source is not None:
+            for name in sorted(self.laid):
+                link = self.laid[name]
+                if link.type == LINK and link.linkname == path:
+                    if first is None:
+                        first = name
+                        self.laid[name], self.contents[name] = replace(entry, name=name), source
+                    else:
+                        self.laid[name] = replace(link, linkname=first)
+
+    def _covered(self, path: bytes) -> bool:
+        """Whether something of the layer keeps what the image has there from being seen."""
+        return any(above in self._hidden for above in (*_above(path), path))
+
+    def _looked(self, path: bytes) -> Found | None:
+        if self._below is None:
+            return None
+        try:
+            with closing(self._below.nodes(path)) as nodes:
+                node = next(nodes, None)
+                if node is None:
+                    return None
+                status = node.stat
+                if stat.S_ISLNK(status.st_mode):
+                    return Found(False, content.link_target(node))
+        except NotFound:
+            return None
+        return Found(stat.S_ISDIR(status.st_mode), b"", self._described(path, status))
+
+    def _described(self, path: bytes, status: os.stat_result) -> Entry:
+        uid, gid = status.st_uid, status.st_gid
+        if self._ids is not None:
+            uid, gid = self._ids.inside(uid, gid)
+        return Entry(path + b"/", DIRECTORY, status.st_mode & 0o7777, uid, gid, mtime=status.st_mtime_ns)
+
+
+def _above(path: bytes) -> list[bytes]:
+    """The directories above, topmost first, without the root."""
+    parts = path.split(b"/")[:-1]
+    return [b"/".join(parts[: count + 1]) for count in range(len(parts))]

@@ -1,0 +1,181 @@
+"""Where images of steps are made: the embedded store, the context, and the file systems of other images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from streamer import drivers
+from streamer.build import changes, directories, placing
+from streamer.build.builder import Step
+from streamer.build.instruction import Add, Copy
+from streamer.build.placing import Manner
+from streamer.context.pick import Picks, pick
+from streamer.context.tree import Hashing, RootTree, Tree
+from streamer.errors import InvalidRequest
+from streamer.export.closing import closing
+from streamer.export.commit import ChunkSource
+from streamer.mounts.mount import Ids
+from streamer.mounts.table import MountTable
+from streamer.oci import digest as digests
+from streamer.stores.base import Image
+from streamer.stores.local.store import LocalStore
+from streamer.tar.source import Limits
+
+T = TypeVar("T")
+
+_THREADS = 4
+"""Look-ups of files of one build that go on at once."""
+_URLS = ("http://", "https://")
+
+
+@dataclass(slots=True)
+class LocalWorkshop:
+    """The workshop of one build. `context` is None where there is none: then only `--from` has files."""
+
+    local: LocalStore
+    mounts: MountTable
+    context: Tree | None
+    hashing: Hashing
+    limits: Limits = field(default_factory=Limits)
+    """Of an archive that ADD unpacks."""
+    _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS))
+
+    @asynccontextmanager
+    async def files(
+        self, instruction: Copy | Add, origin: Image | None, parent: Image | None, working_directory: str
+    ) -> AsyncIterator[_Files]:
+        """See `Workshop`. The file system of an image is leased while the block is open."""
+        name = "COPY" if isinstance(instruction, Copy) else "ADD"
+        for source in instruction.sources:
+            if source.lower().startswith(_URLS) and isinstance(instruction, Copy):
+                raise InvalidRequest(f"COPY cannot take a URL, but ADD can: {source[:200]!r}")
+        async with self._tree(origin) as tree:
+            picks = await self._threaded(partial(pick, tree, [os.fsencode(each) for each in instruction.sources]))
+            if len(picks.items) > 1 and not instruction.destination.endswith("/"):
+                raise InvalidRequest(
+                    f"{name} with more than one source needs a destination that is a directory and ends in a slash, "
+                    f"not {instruction.destination[:200]!r}"
+                )
+            place = destination(working_directory, instruction.destination)
+            manner = Manner(
+                place,
+                chown=instruction.chown,
+                mode=_mode(instruction.chmod) if instruction.chmod else None,
+                keep=origin is not None,
+                unpack=isinstance(instruction, Add),
+                limits=self.limits,
+                ids=_ids(origin),
+            )
+            yield _Files(self, picks, manner)
+
+    async def cached(self, key: str) -> Image | None:
+        """See `Workshop`."""
+        return await self.local.cached(key)
+
+    async def make(self, step: Step, directory: str = "") -> Image:
+        """See `Workshop`."""
+        if not directory:
+            return await self.extended(step, None)
+        return await self.extended(step, directories.layer(self.mounts, step.parent, os.fsencode(directory)))
+
+    async def keep(self, image: Image) -> str:
+        """See `Workshop`."""
+        return (await self.local.create(image.id)).id
+
+    def chown(self, chown: str) -> str:
+        """See `Workshop`. Docker up to 23 wrote no blank behind it."""
+        return f"--chown={chown}" + (" " if self.hashing is not Hashing.DOCKER_23 else "")
+
+    async def extended(self, step: Step, chunks: Iterator[bytes] | None) -> Image:
+        """The image of a step, with the tar of these chunks as its layer. Closes them."""
+        extend = partial(
+            self.local.extend,
+            step.parent.id if step.parent is not None else None,
+            runtime=step.runtime.document(),
+            created_by=step.created_by,
+            author=step.author,
+            key=step.key,
+        )
+        if chunks is None:
+            return await extend(source=None)
+        # Cancelled by an anyio scope, the store stops at its next read and its thread is waited for; until then the
+        # generator is its.
+        with closing(chunks):
+            image = await extend(source=ChunkSource(chunks))
+        return image  # noqa: RET504  # mypy cannot tell that `closing` does not swallow exceptions
+
+    @asynccontextmanager
+    async def _tree(self, origin: Image | None) -> AsyncIterator[Tree]:
+        if origin is None:
+            if self.context is None:
+                raise InvalidRequest("there is no build context to copy from")
+            yield self.context
+            return
+        stack = ExitStack()
+        try:
+            root = await self._threaded(partial(_leased, stack, self.mounts, origin))
+            yield RootTree(root, self.hashing)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._threaded(stack.close)
+
+    async def _threaded(self, work: Callable[[], T]) -> T:
+        return await to_thread.run_sync(work, limiter=self._threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What one COPY or ADD takes; valid while the block is open that gave it."""
+
+    workshop: LocalWorkshop
+    picks: Picks
+    manner: Manner
+
+    @property
+    def hash(self) -> str:
+        return self.picks.hash
+
+    @property
+    def others(self) -> str:
+        # The hash of what is found through a link does not tell the link's own name, by which it may be called.
+        return repr([item.name for item in self.picks.items])
+
+    async def make(self, step: Step) -> Image:
+        return await self.workshop.extended(
+            step, placing.layer(self.workshop.mounts, step.parent, self.picks.items, self.manner)
+        )
+
+
+def destination(working_directory: str, path: str) -> bytes:
+    """The absolute path that a destination means, with its slash at the end."""
+    absolute = path if path.startswith("/") else f"/{working_directory}/{path}"
+    return os.fsencode(changes.cleaned(absolute).rstrip("/") + "/" * path.endswith("/") or "/")
+
+
+def _mode(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5) or any(digit > "7" for digit in text):
+        raise InvalidRequest(f"--chmod={text[:100]} is not an octal mode (for example 0755)")
+    return int(text, 8) & 0o7777
+
+
+def _ids(image: Image | None) -> Ids | None:
+    if image is None or not image.layers or image.layers[-1].snapshot is None:
+        return None
+    return image.layers[-1].snapshot.ids
+
+
+def _leased(stack: ExitStack, mounts: MountTable, image: Image) -> int:
+    """The root of an image's file system, given back with the stack."""
+    if not image.layers:
+        raise InvalidRequest(f"image {digests.short(image.id)} has no files to copy")
+    snapshot, _ = stack.enter_context(image.layers[-1].held())
+    (mount,) = drivers.of(snapshot).mounts(snapshot)
+    return stack.enter_context(mounts.lease(mount, shared=True))

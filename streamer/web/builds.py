@@ -1,0 +1,117 @@
+"""`POST /v1/builds`: a context comes in, an image is built, and each step is told of as it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+from aiohttp import hdrs, web
+
+from streamer.build.builder import Options
+from streamer.build.order import Order, names
+from streamer.build.progress import Line, Say, failed
+from streamer.errors import ConsumerGone, StreamerError
+from streamer.export.background import Background
+from streamer.export.tasks import tasks
+
+_AHEAD = 100
+"""Lines that a build may be ahead of its client."""
+
+
+class _Telling:
+    """A build that runs in the service's own task group, and the lines that it says."""
+
+    def __init__(self) -> None:
+        self._mouth, self._ear = anyio.create_memory_object_stream[Line](_AHEAD)
+        self.error: StreamerError | None = None
+
+    async def say(self, line: Line) -> None:
+        try:
+            await self._mouth.send(line)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise ConsumerGone("nobody listens to this build any more") from None
+
+    async def run(self, background: Background, work: Callable[[Say], Awaitable[object]]) -> None:
+        """Runs the work to its end; then `hear` has nothing more to give."""
+        try:
+            await background.run(lambda: work(self.say))
+        except StreamerError as error:
+            self.error = error
+        finally:
+            self._mouth.close()
+
+    async def hear(self) -> Line | None:
+        """The next line, None after the last one."""
+        try:
+            return await self._ear.receive()
+        except anyio.EndOfStream:
+            return None
+
+    def leave(self) -> None:
+        """The build ends at the next thing it says."""
+        self._ear.close()
+
+
+async def told(
+    request: web.Request, background: Background, limit: float, work: Callable[[Say], Awaitable[object]]
+) -> web.StreamResponse:
+    """The answer with every line that the work says, as JSON with CR LF behind it, as Docker's API has it.
+
+    What fails before the first line raises, and so has a status of its own; what fails later is the last line.
+    `limit`: seconds in which a client must take a line. One that leaves ends the build at its next line.
+    """
+    telling = _Telling()
+    answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json", hdrs.CACHE_CONTROL: "no-store"})
+    try:
+        async with tasks() as group:
+            group.start_soon(telling.run, background, work)
+            line = await telling.hear()
+            if line is None and telling.error is not None:
+                raise telling.error
+            await answer.prepare(request)
+            while line is not None:
+                await _write(answer, line, limit)
+                line = await telling.hear()
+    finally:
+        telling.leave()
+    if telling.error is not None:
+        await _write(answer, failed(telling.error), limit)
+    return answer
+
+
+async def _write(answer: web.StreamResponse, line: Line, limit: float) -> None:
+    try:
+        with anyio.fail_after(limit):
+            await answer.write(json.dumps(line).encode() + b"\r\n")
+    except TimeoutError:
+        raise ConnectionResetError("the client takes no lines") from None
+
+
+def order(values: dict[str, Any]) -> Order:
+    """What the query of a request asks for."""
+    options = Options(
+        cache=not values.get("nocache", False),
+        keep=not values.get("rm", True),
+        keep_failed=not values.get("forcerm", False),
+    )
+    return Order(
+        names=names(values.get("t", ())),
+        arguments=values.get("buildargs", {}),
+        labels=values.get("labels", {}),
+        target=values.get("target", ""),
+        options=options,
+    )
+
+
+def strings(text: str) -> dict[str, str]:
+    """A JSON object of strings; ValueError for anything else. A member that is null counts as not given."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(value, dict) or not all(each is None or isinstance(each, str) for each in value.values()):
+        raise ValueError("not an object of strings")
+    return {name: each for name, each in value.items() if each is not None}
