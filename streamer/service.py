@@ -81,6 +81,16 @@ async def service(settings: Settings, *, create: bool = True) -> AsyncIterator[S
             yield Service(settings, Catalog(stores), embedded, exports, work)
 
 
+@asynccontextmanager
+async def storeless(settings: Settings) -> AsyncIterator[Service]:
+    """As `service`, for exports whose source is in no store (build contexts): none is opened, none need be there."""
+    async with (
+        exporter(limit=settings.max_exports, release_limit=settings.release_timeout) as exports,
+        background() as work,
+    ):
+        yield Service(settings, Catalog({}), None, exports, work)
+
+
 def access(settings: Settings, *, directories: Sequence[Path] | None) -> Access:
     """How storages are reached. `directories`: below which files may be written, None for everywhere."""
     variables = environment()

@@ -12,6 +12,22 @@ _BACKTRACKING: Final = 2
 
 _ANY: Final = "[^/]"
 
+_ESCAPES: Final = {
+    "a": "\\x07",
+    "f": "\\f",
+    "n": "\\n",
+    "r": "\\r",
+    "t": "\\t",
+    "v": "\\v",
+    "d": "[0-9]",
+    "D": "[^0-9]",
+    "s": "[\\t\\n\\f\\r ]",
+    "S": "[^\\t\\n\\f\\r ]",
+    "w": "[0-9A-Za-z_]",
+    "W": "[^0-9A-Za-z_]",
+}
+"""Go's regexp syntax, as far as one character of a path can match it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -92,11 +108,20 @@ def _parts(pattern: str) -> list[_Part]:
         elif character == "\\":
             if at == len(pattern):
                 raise ValueError("it ends in a backslash")
-            parts.append(_Part("one", re.escape(pattern[at])))
+            parts.append(_Part("one", _escaped(pattern[at])))
             at += 1
         else:
             parts.append(_Part("one", re.escape(character)))
     return parts
+
+
+def _escaped(character: str) -> str:
+    """What a backslash makes of a character: moby leaves both to Go's regexp, where letters have meanings."""
+    if character.isascii() and not character.isalnum():
+        return re.escape(character)
+    if character not in _ESCAPES:
+        raise ValueError(f"a backslash before {character!r} means nothing")
+    return _ESCAPES[character]
 
 
 def _class(pattern: str, at: int) -> tuple[int, str]:

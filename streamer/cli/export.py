@@ -268,7 +268,7 @@ def export(
             kind,
             refs,
             store=from_store,
-            compression=compression or _named(output),
+            compression=compression or compression_named(output),
             profile=profile,
             include=include or (),
             exclude=exclude or (),
@@ -305,7 +305,7 @@ def export(
         from streamer.tar.entry import Profile
 
         options = Options(
-            compression=Compression(compression or _named(output)),
+            compression=Compression(compression or compression_named(output)),
             profile=Profile(profile),
             include=tuple(include or ()),
             exclude=tuple(exclude or ()),
@@ -317,9 +317,9 @@ def export(
         plan = await planned(service.catalog, wanted)
         if is_object(output or ""):
             assert output is not None
-            _tell(await uploaded(service, plan, output, replace=not no_overwrite, digest_first=digest_first))
+            tell(await uploaded(service, plan, output, replace=not no_overwrite, digest_first=digest_first))
         else:
-            _tell(await _send(service, plan, output, replace=not no_overwrite))
+            tell(await send(service, plan, output, replace=not no_overwrite))
 
     on(settings(context, state, store, part_size=part_size, upload_concurrency=concurrency), command)
 
@@ -346,7 +346,7 @@ _SUFFIXES: dict[str, Compression] = {
 }
 
 
-def _named(output: str | None) -> Compression:
+def compression_named(output: str | None) -> Compression:
     """The compression that a file's name promises: `x.tar.gz` that is a plain tar would mislead whoever gets it."""
     return _SUFFIXES.get(os.path.splitext(output or "")[1].lower(), "none")
 
@@ -357,7 +357,7 @@ def _path(path: str | None) -> bytes:
     return os.fsencode(path or "")
 
 
-async def _send(service: Service, plan: ExportPlan, name: str | None, *, replace: bool) -> Report:
+async def send(service: Service, plan: ExportPlan, name: str | None, *, replace: bool) -> Report:
     from streamer.cli.output import destination
     from streamer.cli.progress import progress
 
@@ -371,7 +371,7 @@ async def _send(service: Service, plan: ExportPlan, name: str | None, *, replace
     return stream.report
 
 
-def _tell(report: Report) -> None:
+def tell(report: Report) -> None:
     """What a person should know about a good archive. Nothing away from a terminal: there only errors are printed."""
     import sys
 

@@ -21,6 +21,11 @@ EXAMPLES = {
         "streamer sum layer.tar.gz",
         "docker save busybox | streamer sum --algorithm sha512 -",
     ),
+    "context": (
+        "streamer context . -o context.tar.zst",
+        "streamer context . --compression gzip | docker build -",
+        "streamer context - --owner keep < context.tar.xz | buildah build -",
+    ),
     "import": (
         "streamer import busybox.tar",
         "docker save busybox | streamer import -",

@@ -24,7 +24,7 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
     with source(file) as opened, progress(file, opened.size if isinstance(opened, Input) else None) as advance:
         async with anyio.create_task_group() as tasks:
             if isinstance(opened, Input):
-                tasks.start_soon(_stop_when_cancelled, opened)
+                tasks.start_soon(stop_when_cancelled, opened)
             with about(file):
                 report = await service.local.import_archive(
                     opened,
@@ -54,7 +54,7 @@ def about(file: str) -> Iterator[None]:
         raise
 
 
-async def _stop_when_cancelled(opened: Input) -> None:
+async def stop_when_cancelled(opened: Input) -> None:
     # The import's thread is waited for when the command is cancelled, and it may wait for input that never comes.
     try:
         await anyio.sleep_forever()

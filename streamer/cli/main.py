@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from streamer import __version__
 from streamer.cli import config as configuration
+from streamer.cli import context as context_
 from streamer.cli import doctor, export, listing, serve, store, token
 from streamer.cli import sum as sums
 from streamer.cli.complain import complain, say
@@ -126,7 +127,13 @@ def streamer(
 
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Look and export": {"ls": listing.ls, "changes": listing.changes, "export": export.export, "sum": sums.sum},
+    "Look and export": {
+        "ls": listing.ls,
+        "changes": listing.changes,
+        "export": export.export,
+        "context": context_.context,
+        "sum": sums.sum,
+    },
     "Change the embedded store": {
         "import": store.import_,
         "create": store.create,

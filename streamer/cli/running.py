@@ -106,6 +106,22 @@ def on(chosen: Settings, command: Callable[[Service], Awaitable[T]], *, create: 
     return anyio.run(_interruptible, lambda: _served(chosen, command, create))
 
 
+def storeless(chosen: Settings, command: Callable[[Service], Awaitable[T]]) -> T:
+    """The result of `command(service)` where that needs no store. Signals as in `on`."""
+    import anyio
+
+    from streamer import log
+
+    async def served() -> T:
+        from streamer.service import storeless as opened
+
+        async with opened(chosen) as service:
+            return await command(service)
+
+    log.configure(chosen.log_level if "log_level" in chosen.model_fields_set else "error", chosen.log_format)
+    return anyio.run(_interruptible, served)
+
+
 def alone(command: Callable[[], Awaitable[T]]) -> T:
     """The result of `command()`, without settings or stores. Signals as in `on`."""
     import anyio

@@ -33,7 +33,7 @@ class Input:
         while True:
             # A pipe may stay silent for ever; waiting in poll, the import hears `stop`.
             if any(fd == self._stopped for fd, _ in self._poll.poll()):
-                raise Draining(f"the import of {self.name} was interrupted")
+                raise Draining(f"reading {self.name} was interrupted")
             try:
                 return os.read(self._fd, size)
             except BlockingIOError:

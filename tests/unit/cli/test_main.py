@@ -24,6 +24,7 @@ COMMANDS = (
     "sum",
     "changes",
     "export",
+    "context",
     "import",
     "create",
     "mount",
@@ -50,7 +51,7 @@ def test_help_names_every_command_and_every_exit_code() -> None:
     assert all(f"{number}  {meaning}" in result.stdout for number, meaning in exits.MEANINGS)
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if each not in ("token", "sum")])
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each not in ("token", "sum", "context")])
 def test_every_command_takes_state_and_store(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0

@@ -1,0 +1,139 @@
+"""`streamer context`: a build context as an archive, from a directory or from standard input."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamer.cli.export import compression_named, send, tell
+from streamer.cli.options import Compression, Owner
+from streamer.cli.running import settings, storeless
+from streamer.errors import InvalidRequest, Unsupported
+from streamer.sinks.address import is_object
+
+if TYPE_CHECKING:
+    from streamer.export.plan import ExportPlan
+    from streamer.service import Service
+
+
+def context(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A directory, without what its .dockerignore leaves out; or - for standard input: an archive in any "
+            "compression, or a bare Dockerfile.",
+            show_default=False,
+        ),
+    ],
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="PATH",
+            help="The Dockerfile, from the context's root. It is sent whatever .dockerignore says.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|-|URI",
+            help="Where to write: a FILE, or an object as s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY. Either "
+            "appears only when it is complete. Without it, standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    owner: Annotated[
+        Owner,
+        typer.Option(
+            metavar="OWNER",
+            help="root: every file is root's, as the docker command sends it. keep: owners stay, and an archive from "
+            "standard input passes byte for byte.",
+        ),
+    ] = "root",
+    compression: Annotated[
+        Compression | None,
+        typer.Option(
+            metavar="METHOD",
+            help="none, gzip, bzip2, xz or zstd. Without it, what the FILE's name says (.gz, .tgz, .zst …), else none.",
+            show_default=False,
+        ),
+    ] = None,
+    no_overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--no-overwrite", help="Fail (exit code 4) if the FILE or object exists, instead of replacing it."
+        ),
+    ] = False,
+) -> None:
+    """Stream what a builder is sent into a file, a pipe, or object storage.
+
+    Of a directory it is byte for byte what the docker command sends. No server and no store is needed.
+    """
+    if file is not None and (not file or "\0" in file):
+        raise InvalidRequest("--file is empty or holds a NUL", parameter="file")
+    if "://" in source or source.startswith(("git@", "github.com/")):
+        raise Unsupported(f"cannot make a context of {_masked(source)}: give a directory, or - for standard input")
+
+    async def command(service: Service) -> None:
+        import anyio
+        import anyio.to_thread
+
+        from streamer.cli.importing import stop_when_cancelled
+        from streamer.cli.source import Input
+        from streamer.cli.source import source as opened
+        from streamer.cli.uploading import uploaded
+        from streamer.context.directory import plan_directory
+        from streamer.context.incoming import plan_incoming
+        from streamer.context.plan import Choices
+        from streamer.context.plan import Owner as Owners
+        from streamer.tar.compression import Compression as Compressions
+        from streamer.tar.source import Limits
+
+        choices = Choices(
+            Owners(owner),
+            Compressions(compression or compression_named(output)),
+            None if file is None else os.fsencode(file),
+        )
+
+        async def write(plan: ExportPlan) -> None:
+            if is_object(output or ""):
+                assert output is not None
+                tell(await uploaded(service, plan, output, replace=not no_overwrite, digest_first=False))
+            else:
+                tell(await send(service, plan, output, replace=not no_overwrite))
+
+        if source != "-":
+            made = await anyio.to_thread.run_sync(plan_directory, os.fsencode(source), choices)
+            await write(made.plan)
+            return
+        with opened("-") as given:
+            if not isinstance(given, Input):
+                raise InvalidRequest("standard input is a directory: name it as SOURCE")
+            taken = given
+
+            def planned() -> ExportPlan:
+                return plan_incoming(taken, choices, name=taken.name, limits=Limits()).plan
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(stop_when_cancelled, taken)
+                await write(await anyio.to_thread.run_sync(planned))
+                tasks.cancel_scope.cancel()
+
+    storeless(settings(context, None, None), command)
+
+
+def _masked(source: str) -> str:
+    """Without the credentials of a URL."""
+    scheme, found, rest = source.partition("://")
+    if not found:
+        return repr(source)
+    authority, slash, path = rest.partition("/")
+    return repr(f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}")

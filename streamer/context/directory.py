@@ -1,0 +1,176 @@
+"""A local directory as a context: streamed as it lies there, byte for byte what the docker command would send.
+
+Everything is read through descriptors below the directory: a link in it never leads outside, whoever renames meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from streamer.changeset.change import Node
+from streamer.changeset.descriptor import Components, open_in_root
+from streamer.changeset.failures import reading_failed
+from streamer.changeset.patterns import Patterns, Selection
+from streamer.changeset.walk import clean_start, walk
+from streamer.context import ignore
+from streamer.context.plan import DOCKERFILE, IGNORE_FILE, Choices, Context
+from streamer.errors import FILE_REFUSALS, InvalidRequest, NotFound, SourceFailed, StreamerError, Unsupported, shown
+from streamer.export.closing import closing
+from streamer.export.items import Cursor, Item, Pass, Resume
+from streamer.export.naming import basename
+from streamer.export.pack import Packer
+from streamer.export.plan import ExportPlan, Kind, Options, Session
+from streamer.export.walked import Walked
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def plan_directory(path: bytes, choices: Choices) -> Context:
+    """The context that lies in the directory `path`, without what its `.dockerignore` leaves out.
+
+    Only the ignore file is read now. NotFound where there is no directory or no Dockerfile, InvalidRequest for a
+    malformed pattern; blocks.
+    """
+    root = opened(path)
+    try:
+        dockerfile = located(root, choices.dockerfile)
+        excluded = ignore.kept(ignored(root), dockerfile)
+    finally:
+        os.close(root)
+    title = f"context {shown(path)}"
+    # What is left out is part of what the archive's version depends on.
+    options = Options(
+        compression=choices.compression,
+        owner=choices.owner.pair,
+        exclude=tuple(excluded),
+    )
+    source = Walked(partial(_opened, path, options), options, title)
+    plan = ExportPlan(
+        kind=Kind.CONTEXT,
+        title=title,
+        basename=basename(os.fsdecode(os.path.basename(os.path.abspath(path)))),
+        chunks=partial(source.chunks, None),
+        compression=choices.compression,
+        outline=lambda session, _: source.outline(None, session),
+        steady=False,
+    )
+    return Context(plan, dockerfile)
+
+
+def opened(path: bytes) -> int:
+    """A descriptor of the directory that somebody named, links followed; the caller closes it."""
+    try:
+        return os.open(path, _OPEN)
+    except OSError as error:
+        if isinstance(error, NotADirectoryError):
+            raise InvalidRequest(f"cannot read the context {shown(path)}: it is no directory") from None
+        kind: type[StreamerError] = FILE_REFUSALS.get(error.errno or 0, SourceFailed)
+        raise kind(f"cannot read the context {shown(path)}: {error.strerror}") from None
+
+
+def located(root: int, name: bytes | None) -> bytes:
+    """The Dockerfile's real path in the context: links are followed inside it. With None, `Dockerfile`, else
+    `dockerfile`. NotFound if it is not there or leads nowhere."""
+    if name is None:
+        name = DOCKERFILE
+        if not _there(root, name) and _there(root, DOCKERFILE.lower()):
+            name = DOCKERFILE.lower()
+    clean_start(name)  # InvalidRequest for `..` and NUL
+    try:
+        fd = open_in_root(root, name, os.O_PATH | os.O_CLOEXEC)
+    except NotFound:
+        raise NotFound(f"there is no Dockerfile {shown(name)} in the context") from None
+    os.close(fd)
+    return _real(root, name)
+
+
+def ignored(root: int) -> list[str]:
+    """The patterns of the context's `.dockerignore`; none without one. InvalidRequest if it is no regular file."""
+    try:
+        fd = open_in_root(root, IGNORE_FILE, _READ)
+    except NotFound:
+        if _there(root, IGNORE_FILE):
+            raise InvalidRequest("the .dockerignore is a link to something that is not in the context") from None
+        return []
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidRequest("the .dockerignore is no regular file")
+        parts = []
+        left = ignore.LONGEST + 1
+        while left and (part := os.read(fd, left)):
+            parts.append(part)
+            left -= len(part)
+    except OSError as error:
+        raise reading_failed(IGNORE_FILE, error) from error
+    finally:
+        os.close(fd)
+    return ignore.parsed(b"".join(parts))
+
+
+def _there(root: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=root, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _real(root: int, path: bytes) -> bytes:
+    """`path` without links, as they lead inside the root; the last component's too."""
+    real: list[bytes] = []
+    components = Components(path)
+    for name in components:
+        if name == b"..":
+            del real[-1:]
+            continue
+        whole = b"/".join((*real, name))
+        fd = open_in_root(root, whole, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                target = os.readlink(b"", dir_fd=fd)
+                components.follow(target)
+                if target.startswith(b"/"):
+                    real.clear()
+                continue
+        finally:
+            os.close(fd)
+        real.append(name)
+    return b"/".join(real)
+
+
+@contextmanager
+def _opened(path: bytes, options: Options, session: Session) -> Iterator[Pass]:
+    root = opened(path)
+    try:
+        yield partial(_items, root, options, session)
+    finally:
+        os.close(root)
+
+
+def _items(root: int, options: Options, session: Session, cursor: Cursor, resume: Resume | None) -> Iterator[Item]:
+    def vanished(_: bytes) -> None:
+        session.report.vanished += 1
+
+    packer = Packer(options, session, cursor, live=True, resume=resume)
+    after = b"" if resume is None else resume.at
+    select = Selection(None, Patterns(options.exclude))
+    nodes = walk(root, select=select, on_vanished=vanished, after=after)
+    with closing(packer.tree(_of_one(nodes, os.fstat(root).st_dev), start=b"")) as made:
+        yield from made
+
+
+def _of_one(nodes: Generator[Node, None, None], device: int) -> Iterator[Node]:
+    """The nodes; Unsupported where another file system is mounted, which the walk would pass by in silence."""
+    with closing(nodes):
+        for node in nodes:
+            if node.stat.st_dev != device and stat.S_ISDIR(node.stat.st_mode):
+                raise Unsupported(
+                    f"cannot send {shown(node.path)}: another file system is mounted there; leave it out in the "
+                    ".dockerignore, or copy it into the context"
+                )
+            yield node
