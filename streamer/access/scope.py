@@ -19,6 +19,7 @@ class Kind(enum.StrEnum):
     CHANGES = "changes"
     LIST = "list"
     IMPORT = "import"
+    BUILD = "build"
     JOBS = "jobs"
     METRICS = "metrics"
 

@@ -31,6 +31,11 @@ EXAMPLES = {
         "docker save busybox | streamer import -",
         "streamer import rootfs.tar.gz --name mine:1",
     ),
+    "build": (
+        "streamer build . -t site:1",
+        "streamer build app -f app/Dockerfile.prod --build-arg VERSION=2 -t app:2",
+        "git archive HEAD | streamer build - -t app:head",
+    ),
     "create": ("streamer create busybox:latest --name web",),
     "mount": ("streamer mount web", "streamer mount web /mnt"),
     "unmount": ("streamer unmount web",),

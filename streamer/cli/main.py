@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from streamer import __version__
+from streamer.cli import build as building
 from streamer.cli import config as configuration
 from streamer.cli import context as context_
 from streamer.cli import doctor, export, listing, serve, store, token
@@ -136,6 +137,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Change the embedded store": {
         "import": store.import_,
+        "build": building.build,
         "create": store.create,
         "mount": store.mount,
         "unmount": store.unmount,

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
-import anyio.abc
 from aiohttp import hdrs, web
 
+from streamer.build import contexts
 from streamer.build.builder import Options
+from streamer.build.building import build
 from streamer.build.order import Order, names
 from streamer.build.progress import Line, Say, failed
-from streamer.errors import ConsumerGone, StreamerError
+from streamer.build.workshop import LocalWorkshop
+from streamer.context.tree import Hashing
+from streamer.errors import ConsumerGone, StreamerError, Unsupported
 from streamer.export.background import Background
 from streamer.export.tasks import tasks
+from streamer.stores.local.store import LocalStore
+from streamer.tar.source import Limits
+from streamer.web import permitted
+from streamer.web.callers import CALLER
+from streamer.web.site import SITE
+from streamer.web.uploads import Body
 
 _AHEAD = 100
 """Lines that a build may be ahead of its client."""
@@ -55,6 +65,30 @@ class _Telling:
         self._ear.close()
 
 
+async def post(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+    site = request.app[SITE]
+    local = site.local
+    if not isinstance(local, LocalStore):
+        raise Unsupported("no embedded store is served here, so there is nowhere to build")
+    order = _order(values)
+    permitted.require_build(request[CALLER], local.name, order.names)
+    look_up = partial(permitted.catalog(request).image, store=local.name)
+    hashing = values.get("hashing", Hashing.DOCKER_24)
+    limits = Limits(total=site.max_import_bytes)
+    source = Body(request, site.upload_timeout, "build")
+
+    async def work(say: Say) -> None:
+        opened = partial(contexts.of_source, source, values.get("dockerfile"))
+        async with (
+            local.scratch() as place,
+            contexts.entered(lambda: opened(place, limits)) as given,
+        ):
+            workshop = LocalWorkshop(local, site.exporter.mounts, given.tree, hashing, limits)
+            await build(order, given.dockerfile, given.name, workshop=workshop, look_up=look_up, naming=local, say=say)
+
+    return await told(request, site.background, site.stall_timeout, work)
+
+
 async def told(
     request: web.Request, background: Background, limit: float, work: Callable[[Say], Awaitable[object]]
 ) -> web.StreamResponse:
@@ -90,8 +124,7 @@ async def _write(answer: web.StreamResponse, line: Line, limit: float) -> None:
         raise ConnectionResetError("the client takes no lines") from None
 
 
-def order(values: dict[str, Any]) -> Order:
-    """What the query of a request asks for."""
+def _order(values: dict[str, Any]) -> Order:
     options = Options(
         cache=not values.get("nocache", False),
         keep=not values.get("rm", True),
@@ -104,14 +137,3 @@ def order(values: dict[str, Any]) -> Order:
         target=values.get("target", ""),
         options=options,
     )
-
-
-def strings(text: str) -> dict[str, str]:
-    """A JSON object of strings; ValueError for anything else. A member that is null counts as not given."""
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if not isinstance(value, dict) or not all(each is None or isinstance(each, str) for each in value.values()):
-        raise ValueError("not an object of strings")
-    return {name: each for name, each in value.items() if each is not None}

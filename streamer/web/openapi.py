@@ -11,7 +11,7 @@ from streamer import __version__
 from streamer.jobs.job import State
 from streamer.web.bodies import schemas
 from streamer.web.problems import CONTENT_TYPE
-from streamer.web.routes import ARCHIVE_ANSWER, EVENTS_ANSWER, ROUTES, Route
+from streamer.web.routes import ARCHIVE_ANSWER, EVENTS_ANSWER, LINES_ANSWER, ROUTES, Route
 
 _STRING: dict[str, Any] = {"type": "string"}
 _DIGEST: dict[str, Any] = {"type": "string", "pattern": "^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$"}
@@ -102,6 +102,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         error={"anyOf": [_object(code=_STRING, detail=_STRING), {"type": "null"}]},
     ),
     "Jobs": _list("Job"),
+    "BuildLine": {
+        "type": "object",
+        "description": "As in Docker's API.",
+        "properties": {
+            "stream": {"type": "string", "description": "Text for people, with its line's end."},
+            "aux": _object(ID=_DIGEST),
+            "errorDetail": _object(message=_STRING, code=_STRING),
+            "error": _STRING,
+        },
+        "additionalProperties": False,
+    },
     "Status": _object(status={"type": "string", "enum": ["ok"]}),
     "Readiness": _object(
         status={"type": "string", "enum": ["ok"]},
@@ -241,10 +252,10 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         schema = {"$ref": f"#/components/schemas/{route.body}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         operation["parameters"].append(_IDEMPOTENCY)
-    elif method == "post":
+    elif route.upload:
         operation["requestBody"] = {
             "required": True,
-            "description": "docker-archive, OCI archive or root file system tar, in any of five compressions.",
+            "description": route.upload,
             "content": {"application/octet-stream": {"schema": _BINARY}, "application/x-tar": {"schema": _BINARY}},
         }
     return operation
@@ -259,6 +270,14 @@ def _success(route: Route, method: str) -> dict[str, Any]:
         return {"200": {"description": route.summary, "content": {"text/plain": {"schema": _STRING}}}}
     if route.answer == EVENTS_ANSWER:
         return {"200": {"description": route.summary, "content": {"text/event-stream": {"schema": _STRING}}}}
+    if route.answer == LINES_ANSWER:
+        lines = {"application/json": {"schema": {"$ref": "#/components/schemas/BuildLine"}}}
+        return {
+            "200": {
+                "description": "One object a line, as the steps are done; the last one tells of a failure, if any.",
+                "content": lines,
+            }
+        }
     if route.body:
         answer = {"$ref": f"#/components/schemas/{route.answer}"}
         place = {"headers": _headers({"Location": "Where the job is."})}

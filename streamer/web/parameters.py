@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from streamer.context.tree import Hashing
 from streamer.errors import InvalidRequest
 from streamer.export.image import Format
 from streamer.export.plan import Options
@@ -53,6 +55,23 @@ def _path(text: str) -> bytes:
     if "\0" in text or not text:
         raise ValueError("empty or with NUL")
     return os.fsencode(text)
+
+
+def _file(text: str) -> str:
+    if "\0" in text or not text:
+        raise ValueError("empty or with NUL")
+    return text
+
+
+def _strings(text: str) -> dict[str, str]:
+    """A JSON object of strings. A member that is null counts as not given."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(value, dict) or not all(each is None or isinstance(each, str) for each in value.values()):
+        raise ValueError("not an object of strings")
+    return {name: each for name, each in value.items() if each is not None}
 
 
 def _flag(text: str) -> bool:
@@ -122,6 +141,24 @@ LENGTH = _choice(
     "ranges; `unknown`: the first bytes leave at once; `auto`: `known` where it can be, unless a container is running.",
     Length,
 )
+
+TAG = Parameter("t", "A name for the image; may be repeated.", {"type": "string"}, many=True)
+DOCKERFILE = Parameter("dockerfile", "The Dockerfile's path in the context.", {"type": "string", "minLength": 1}, _file)
+BUILDARGS = Parameter("buildargs", "Values of ARG, as a JSON object of strings.", {"type": "string"}, _strings)
+LABELS = Parameter("labels", "Labels of the image, as a JSON object of strings.", {"type": "string"}, _strings)
+TARGET = Parameter("target", "The stage to end with.", {"type": "string", "minLength": 1})
+NOCACHE = Parameter("nocache", "Whether to use no image of an earlier build.", {"type": "boolean"}, _flag)
+RM = Parameter(
+    "rm", "`false`: a container is made of each step's image and stays.", {"type": "boolean", "default": True}, _flag
+)
+FORCERM = Parameter(
+    "forcerm",
+    "`false`: if a step fails, a container of the image of the step before stays.",
+    {"type": "boolean", "default": False},
+    _flag,
+)
+HASHING = _choice("hashing", "Which Docker's way to write hashes of copied files into the image's history.", Hashing)
+BUILD = (TAG, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
 
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH, LENGTH)
 CONTAINER = (*ARCHIVE, PAUSE)

@@ -44,6 +44,20 @@ def require_import(caller: Caller, store: str, name: str | None) -> None:
         raise caller.lacks(f"names={name[:200]}", f"import under the name {name[:200]!r}")
 
 
+def require_build(caller: Caller, store: str, names: Sequence[Reference]) -> None:
+    """Forbidden unless the caller may build in this store, and give the image these names. What it may build on is
+    what it may look up."""
+    if not caller.scope.store(store):
+        raise caller.lacks(f"stores={store}", f"build in store {store!r}")
+    if caller.scope.names is None:
+        return
+    if not names:
+        raise caller.lacks("names=*", "build an image without a name: say which one with t=")
+    for name in names:
+        if not caller.scope.named(_forms(name)):
+            raise caller.lacks(f"names={name.familiar}", f"build under the name {name.familiar!r}")
+
+
 def may_know(
     caller: Caller, kind: Kind, refs: Sequence[str], store: str | None, layers: Collection[str] = frozenset()
 ) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from streamer.access.scope import Kind
-from streamer.web import archives, exports, listing, operations, uploads
-from streamer.web.parameters import ARCHIVE, AS, CONTAINER, IMAGE, JOBS, KIND, NAME, STORE, Parameter
+from streamer.web import archives, builds, exports, listing, operations, uploads
+from streamer.web.parameters import ARCHIVE, AS, BUILD, CONTAINER, IMAGE, JOBS, KIND, NAME, STORE, Parameter
 
 Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -29,6 +29,8 @@ class Route:
     method: str = "GET"
     body: str = ""
     """The schema of a JSON body; empty where the body is an archive, or there is none."""
+    upload: str = ""
+    """What archive the body is, if it is one."""
     scope: Kind | None = field(kw_only=True)
     """What a caller's token must allow; None for what anyone may ask, with no token at all."""
 
@@ -40,6 +42,7 @@ class Route:
 
 ARCHIVE_ANSWER = "Archive"
 EVENTS_ANSWER = "Events"
+LINES_ANSWER = "Lines"
 
 ROUTES: tuple[Route, ...] = (
     Route("/v1/stores", listing.stores, "The stores served here.", "Stores", scope=Kind.LIST),
@@ -51,7 +54,18 @@ ROUTES: tuple[Route, ...] = (
         "Imported",
         (AS, KIND),
         "POST",
+        upload="docker-archive, OCI archive or root file system tar, in any of five compressions.",
         scope=Kind.IMPORT,
+    ),
+    Route(
+        "/v1/builds",
+        builds.post,
+        "Build an image in the embedded store from a Dockerfile without RUN.",
+        LINES_ANSWER,
+        BUILD,
+        "POST",
+        upload="The context as a tar, in any of five compressions, or a Dockerfile.",
+        scope=Kind.BUILD,
     ),
     Route("/v1/containers", listing.containers, "Every container.", "Containers", (STORE,), scope=Kind.LIST),
     Route("/v1/layers", listing.layers, "Every layer.", "Layers", (STORE,), scope=Kind.LIST),

@@ -26,7 +26,8 @@ class Body:
     A body that ends early (connection lost, chunk missing) raises: it must never look like a shorter archive.
     """
 
-    def __init__(self, request: web.Request, silence: float) -> None:
+    def __init__(self, request: web.Request, silence: float, purpose: str = "import") -> None:
+        self._purpose = purpose
         self._content = request.content
         self._silence = silence
         self._patience = silence
@@ -48,14 +49,16 @@ class Body:
             with anyio.fail_after(self._patience):
                 data = await self._content.readany()
         except TimeoutError:
-            raise Stalled(f"cannot import: less than {_ENOUGH} bytes came in {self._silence:g} seconds") from None
+            raise Stalled(
+                f"cannot {self._purpose}: less than {_ENOUGH} bytes came in {self._silence:g} seconds"
+            ) from None
         except (web.RequestPayloadError, web.PayloadAccessError, OSError) as error:
-            raise InvalidArchive("cannot import: the upload ended before its end") from error
+            raise InvalidArchive(f"cannot {self._purpose}: the upload ended before its end") from error
         except asyncio.CancelledError as error:
             # aiohttp's shutdown puts one into the body. Let out, it would pass for a cancellation of the import's task.
             if self._content.exception() is not error:
                 raise
-            raise Draining("cannot import: the service is shutting down") from error  # noqa: ASYNC104
+            raise Draining(f"cannot {self._purpose}: the service is shutting down") from error  # noqa: ASYNC104
         self._came += len(data)
         self._patience -= anyio.current_time() - began
         if self._came >= _ENOUGH:

@@ -204,6 +204,13 @@ class LocalStore:
             return None
         return await self._answered(Records(self._core).image, row)
 
+    @contextlib.asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A directory for files that only this block needs, on the store's file system: gone when the block is left, or
+        at the next start of anybody after this process was killed. NotPermitted, StorageFull."""
+        async with self._core.staging() as staging:
+            yield self._core.state.path / "staging" / staging.name
+
     async def create(self, image: str, name: str | None = None) -> Container:
         """A new container; without a name it gets the first twelve digits of its ID. Conflict if the name is taken."""
         return await containers.create(self._core, image, name)

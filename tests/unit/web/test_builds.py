@@ -15,7 +15,7 @@ from aiohttp import web
 from streamer.build.progress import Say, stream
 from streamer.errors import ConsumerGone, InvalidRequest, NotFound, StreamerError
 from streamer.export.background import Background, background
-from streamer.web.builds import strings, told
+from streamer.web.builds import told
 
 Work = Callable[[Say], Awaitable[object]]
 
@@ -162,10 +162,3 @@ async def test_a_client_that_takes_nothing_is_left() -> None:
         with anyio.fail_after(30):
             await running.idle()
     assert reader.exception() is None or isinstance(reader.exception(), ConnectionError)
-
-
-def test_objects_of_strings() -> None:
-    assert strings('{"a": "b", "c": null, "d": ""}') == {"a": "b", "d": ""}
-    for text in ("", "[]", "1", '{"a": 1}', '{"a": {}}', "[" * 100_000):
-        with pytest.raises(ValueError):
-            strings(text)

@@ -1,0 +1,115 @@
+"""The work of `streamer build`: the context, the steps as they are done, an image."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from streamer.build import contexts
+from streamer.build.building import build
+from streamer.build.order import Order
+from streamer.build.progress import Line, Say
+from streamer.build.workshop import LocalWorkshop
+from streamer.cli.complain import printable
+from streamer.cli.emit import emit, flush
+from streamer.cli.source import Input, source
+from streamer.context.tree import Hashing
+from streamer.errors import InvalidRequest
+from streamer.tar.source import Limits
+
+if TYPE_CHECKING:
+    from streamer.build.contexts import Given
+    from streamer.service import Service
+
+
+async def built(service: Service, order: Order, context: str, file: str | None, hashing: Hashing, manner: str) -> str:
+    """The ID of the image. `manner` is how steps are told of: `quiet`, `json` (on standard output), or empty for lines
+    on standard error."""
+    limits = Limits(total=service.settings.max_import_bytes)
+    local = service.local
+    async with _given(service, context, file, hashing, limits) as given:
+        workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, hashing, limits)
+        image = await build(
+            order, given.dockerfile, given.name, workshop=workshop, look_up=local.image, naming=local, say=_say(manner)
+        )
+    return image.id
+
+
+@asynccontextmanager
+async def _given(
+    service: Service, context: str, file: str | None, hashing: Hashing, limits: Limits
+) -> AsyncIterator[Given]:
+    if context != "-":
+        dockerfile: str | bytes | None = file
+        if file == "-":
+            with source("-") as opened:
+                dockerfile = await _read(_stream(opened))
+        async with contexts.entered(partial(contexts.of_directory, os.fsencode(context), dockerfile, hashing)) as given:
+            yield given
+        return
+    if file == "-":
+        raise InvalidRequest(
+            "standard input cannot be the context and the Dockerfile: name one of them", parameter="file"
+        )
+    with source("-") as opened:
+        stream = _stream(opened)
+        async with (
+            service.local.scratch() as place,
+            _stopping(stream),
+            contexts.entered(partial(contexts.of_source, stream, file, place, limits)) as given,
+        ):
+            yield given
+
+
+async def _read(stream: Input) -> bytes:
+    async with _stopping(stream):
+        return await anyio.to_thread.run_sync(contexts.limited, stream)
+
+
+def _stream(opened: Input | Path) -> Input:
+    if isinstance(opened, Path):
+        raise InvalidRequest("standard input is a directory: name it as CONTEXT")
+    return opened
+
+
+@asynccontextmanager
+async def _stopping(stream: Input) -> AsyncIterator[None]:
+    """While the block is open, a cancellation ends reading: a thread may wait for input that never comes."""
+
+    async def stop() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stream.stop()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+def _say(manner: str) -> Say:
+    async def say(line: Line) -> None:
+        if manner == "json":
+            emit(json.dumps(line))
+            flush()
+        elif not manner and "stream" in line:
+            _tell(line["stream"])
+
+    return say
+
+
+def _tell(text: str) -> None:
+    try:
+        print("\n".join(printable(part) for part in text.splitlines()), file=sys.stderr, flush=True)
+    except OSError:
+        pass  # standard error itself is gone: the exit code still tells
