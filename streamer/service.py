@@ -20,6 +20,8 @@ import anyio
 import anyio.to_thread
 
 from streamer import log as logs
+from streamer.context import addresses
+from streamer.context.addresses import Policy
 from streamer.errors import Conflict, Draining, NotFound, NotPermitted
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
@@ -102,6 +104,11 @@ def access(settings: Settings, *, directories: Sequence[Path] | None) -> Access:
     return Access(path_style=path_style, directories=directories, plain=plain)
 
 
+def policy(settings: Settings) -> Policy:
+    """Which addresses may be fetched from. InvalidRequest for a network that is none."""
+    return addresses.parsed(settings.fetch_allow)
+
+
 def manner(settings: Settings) -> Manner:
     """How exports are sent."""
     return Manner(settings.part_size << 20, settings.upload_concurrency)
@@ -161,6 +168,7 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 stall_timeout=settings.stall_timeout,
                 upload_timeout=settings.upload_timeout,
                 max_import_bytes=settings.max_import_bytes,
+                fetch=policy(settings) if settings.fetch else None,
                 hosts=settings.hosts,
                 keys=door.keys,
                 connections=door.connections,

@@ -137,6 +137,14 @@ class Settings(BaseSettings):
         30 * 86_400, gt=0, description="Seconds after its end that an export job can still be asked for."
     )
     max_import_bytes: int = Field(256 * GiB, gt=0, description="Bytes that one import may unpack to.")
+    fetch: bool = Field(
+        False,
+        description="Whether the service fetches for its clients: URLs of ADD in builds, contexts by URL and git. "
+        "Commands always may.",
+    )
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks that may be fetched from besides public addresses (10.1.0.0/16, 127.0.0.1)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="How: `auto` is console on a terminal and JSON lines otherwise."
@@ -148,7 +156,7 @@ class Settings(BaseSettings):
         "(http://127.0.0.1:4318). Needs the extra `tracing`; empty: no traces. Headers: OTEL_EXPORTER_OTLP_HEADERS.",
     )
 
-    @field_validator("stores", "listen", "hosts", "export_directories", mode="before")
+    @field_validator("stores", "listen", "hosts", "export_directories", "fetch_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Commas separate addresses in an environment variable; flags come as a sequence."""

@@ -107,7 +107,7 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
         view.make_directory(target, ROOT, given or ROOT)
     else:
         packed = Packed(item.tree.root, item.path, manner.limits)
-        if manner.unpack and packed.is_archive():
+        if manner.unpack and not item.fetched and packed.is_archive():
             unpack(view, packed, target)
             return packed
         found = view.find(target)

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from streamer.errors import StreamerError
 
 Line: TypeAlias = Mapping[str, Any]
-"""`{"stream": TEXT}`; `{"aux": {"ID": IMAGE}}` once a stage is built; or `{"errorDetail": {…}, "error": TEXT}`, the
-last one of a build that failed."""
+"""`{"stream": TEXT}`; `{"status": "Downloading", …}` now and then while ADD fetches a URL; `{"aux": {"ID": IMAGE}}`
+once a stage is built; or `{"errorDetail": {…}, "error": TEXT}`, the last one of a build that failed."""
 Say: TypeAlias = Callable[[Line], Awaitable[None]]
 """Back when there is room for another line; ConsumerGone once nobody wants to hear any."""
 
@@ -17,6 +17,12 @@ Say: TypeAlias = Callable[[Line], Awaitable[None]]
 def stream(text: str) -> Line:
     """Text for people, which ends with its line."""
     return {"stream": text + "\n"}
+
+
+def fetching(url: str, done: int, size: int | None) -> Line:
+    """How far the fetching of a file is, in bytes; `size` where the server has told it."""
+    detail = {"current": done} if size is None else {"current": done, "total": size}
+    return {"status": "Downloading", "id": url, "progressDetail": detail}
 
 
 def built(image: str) -> Line:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -17,9 +17,10 @@ from streamer.build import changes, directories, placing
 from streamer.build.builder import Step
 from streamer.build.instruction import Add, Copy
 from streamer.build.placing import Manner
-from streamer.context.pick import Picks, pick
+from streamer.build.remote import Fetching, Remote, is_url
+from streamer.context.pick import Item, Picks, matches, require
 from streamer.context.tree import Hashing, RootTree, Tree
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, NotPermitted
 from streamer.export.closing import closing
 from streamer.export.commit import ChunkSource
 from streamer.mounts.mount import Ids
@@ -33,7 +34,8 @@ T = TypeVar("T")
 
 _THREADS = 4
 """Look-ups of files of one build that go on at once."""
-_URLS = ("http://", "https://")
+_NOWHERE = RootTree(-1)
+"""Where a file is that was not fetched yet."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class LocalWorkshop:
     hashing: Hashing
     limits: Limits = field(default_factory=Limits)
     """Of an archive that ADD unpacks."""
+    fetching: Fetching | None = None
+    """How ADD fetches URLs; None where it may not."""
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS))
 
     @asynccontextmanager
@@ -54,11 +58,8 @@ class LocalWorkshop:
     ) -> AsyncIterator[_Files]:
         """See `Workshop`. The file system of an image is leased while the block is open."""
         name = "COPY" if isinstance(instruction, Copy) else "ADD"
-        for source in instruction.sources:
-            if source.lower().startswith(_URLS) and isinstance(instruction, Copy):
-                raise InvalidRequest(f"COPY cannot take a URL, but ADD can: {source[:200]!r}")
-        async with self._tree(origin) as tree:
-            picks = await self._threaded(partial(pick, tree, [os.fsencode(each) for each in instruction.sources]))
+        async with self._tree(origin) as tree, AsyncExitStack() as stack:
+            picks, remotes = await self._picked(instruction, tree, stack)
             if len(picks.items) > 1 and not instruction.destination.endswith("/"):
                 raise InvalidRequest(
                     f"{name} with more than one source needs a destination that is a directory and ends in a slash, "
@@ -74,7 +75,30 @@ class LocalWorkshop:
                 limits=self.limits,
                 ids=_ids(origin),
             )
-            yield _Files(self, picks, manner)
+            yield _Files(self, picks, manner, remotes)
+
+    async def _picked(
+        self, instruction: Copy | Add, tree: Tree | None, stack: AsyncExitStack
+    ) -> tuple[Picks, dict[int, Remote]]:
+        """What is taken, and by its number what comes from a URL and may not be there yet."""
+        picks, remotes = Picks(), {}
+        named = instruction.destination.endswith("/")
+        for source in instruction.sources:
+            if not is_url(source):
+                if tree is None:
+                    raise InvalidRequest("there is no build context to copy from")
+                picks += await self._threaded(partial(matches, tree, os.fsencode(source)))
+                continue
+            if isinstance(instruction, Copy):
+                raise InvalidRequest(f"COPY cannot take a URL, but ADD can: {source[:200]!r}")
+            if self.fetching is None:
+                raise NotPermitted("ADD cannot fetch a URL here: the setting fetch allows it")
+            remote = Remote(source, self.local, stack, self.fetching, self.hashing, self._threads)
+            await remote.look(named=named)
+            remotes[len(picks.items)] = remote
+            picks += Picks((Item(_NOWHERE, b"", remote.name, False, fetched=True),), (remote.hash,))
+        require(picks, [os.fsencode(each) for each in instruction.sources])
+        return picks, remotes
 
     async def cached(self, key: str) -> Image | None:
         """See `Workshop`."""
@@ -113,10 +137,8 @@ class LocalWorkshop:
         return image  # noqa: RET504  # mypy cannot tell that `closing` does not swallow exceptions
 
     @asynccontextmanager
-    async def _tree(self, origin: Image | None) -> AsyncIterator[Tree]:
+    async def _tree(self, origin: Image | None) -> AsyncIterator[Tree | None]:
         if origin is None:
-            if self.context is None:
-                raise InvalidRequest("there is no build context to copy from")
             yield self.context
             return
         stack = ExitStack()
@@ -138,6 +160,7 @@ class _Files:
     workshop: LocalWorkshop
     picks: Picks
     manner: Manner
+    remotes: Mapping[int, Remote]
 
     @property
     def hash(self) -> str:
@@ -149,8 +172,11 @@ class _Files:
         return repr([item.name for item in self.picks.items])
 
     async def make(self, step: Step) -> Image:
+        items = list(self.picks.items)
+        for number, remote in self.remotes.items():
+            items[number] = await remote.item()
         return await self.workshop.extended(
-            step, placing.layer(self.workshop.mounts, step.parent, self.picks.items, self.manner)
+            step, placing.layer(self.workshop.mounts, step.parent, tuple(items), self.manner)
         )
 
 

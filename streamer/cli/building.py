@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,17 @@ import anyio.to_thread
 from streamer.build import contexts
 from streamer.build.building import build
 from streamer.build.order import Order
-from streamer.build.progress import Line, Say
+from streamer.build.progress import Line, Say, fetching
+from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
 from streamer.cli.complain import printable
 from streamer.cli.emit import emit, flush
+from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
+from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.tree import Hashing
 from streamer.errors import InvalidRequest
+from streamer.service import policy
 from streamer.tar.source import Limits
 
 if TYPE_CHECKING:
@@ -37,10 +41,13 @@ async def built(service: Service, order: Order, context: str, file: str | None, 
     limits = Limits(total=service.settings.max_import_bytes)
     local = service.local
     async with _given(service, context, file, hashing, limits) as given:
-        workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, hashing, limits)
-        image = await build(
-            order, given.dockerfile, given.name, workshop=workshop, look_up=local.image, naming=local, say=_say(manner)
-        )
+        say = _say(manner)
+        with _downloads(say, manner) as advance:
+            how = Fetching(policy(service.settings), FetchLimits(size=service.settings.max_import_bytes), advance)
+            workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, hashing, limits, how)
+            image = await build(
+                order, given.dockerfile, given.name, workshop=workshop, look_up=local.image, naming=local, say=say
+            )
     return image.id
 
 
@@ -95,6 +102,26 @@ async def _stopping(stream: Input) -> AsyncIterator[None]:
         tasks.start_soon(stop)
         yield
         tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def _downloads(say: Say, manner: str) -> Iterator[Callable[[str, int, int | None], Awaitable[None]]]:
+    """What is told of files that are fetched: on a terminal a bar for each, which is gone with the block."""
+    with ExitStack() as stack:
+        shown: list[str] = []
+        bars: list[Callable[[int], None]] = []
+
+        async def advance(url: str, done: int, size: int | None) -> None:
+            if manner == "json":
+                await say(fetching(url, done, size))
+            elif not manner:
+                if shown[-1:] != [url]:
+                    stack.close()
+                    shown.append(url)
+                    bars.append(stack.enter_context(progress(url, size)))
+                bars[-1](done)
+
+        yield advance
 
 
 def _say(manner: str) -> Say:

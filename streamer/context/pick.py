@@ -23,14 +23,24 @@ class Item:
     name: bytes
     """What it is called in a directory that it is put into: the last component as it was written."""
     is_directory: bool
+    fetched: bool = False
+    """From a URL: such a file is never unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picks:
-    """`hash` is what history calls it: `file:…`, `dir:…` or `multi:…`."""
+    """Files and directories with the hash of each, `file:…` or `dir:…`."""
 
-    hash: str
-    items: tuple[Item, ...]
+    items: tuple[Item, ...] = ()
+    hashes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """What history calls them together: the only one's hash, or `multi:…`."""
+        return together("multi", self.hashes)
+
+    def __add__(self, other: Picks) -> Picks:
+        return Picks(self.items + other.items, self.hashes + other.hashes)
 
 
 def pick(tree: Tree, sources: Sequence[bytes], *, wildcards: bool = True) -> Picks:
@@ -39,15 +49,27 @@ def pick(tree: Tree, sources: Sequence[bytes], *, wildcards: bool = True) -> Pic
     NotFound for a source that is not there; InvalidRequest for one outside of the tree, and if there is nothing to
     copy. Blocks: everything that is picked is read.
     """
-    found: list[tuple[Item, str]] = []
+    found = Picks()
     for source in sources:
-        if wildcards and paths.has_wildcards(source):
-            found += [_picked(tree, path) for path in _matching(tree, source)]
-        else:
-            found.append(_picked(tree, source))
-    if not found:
+        found += matches(tree, source) if wildcards else _picked(tree, source)
+    require(found, sources)
+    return found
+
+
+def matches(tree: Tree, source: bytes) -> Picks:
+    """What one source stands for; nothing if it has wildcards that match nothing. Errors as of `pick`."""
+    if not paths.has_wildcards(source):
+        return _picked(tree, source)
+    found = Picks()
+    for path in _matching(tree, source):
+        found += _picked(tree, path)
+    return found
+
+
+def require(found: Picks, sources: Sequence[bytes]) -> None:
+    """InvalidRequest if there is nothing to copy."""
+    if not found.items:
         raise InvalidRequest(f"no source files were specified: nothing matches {_listed(sources)}")
-    return Picks(together("multi", [hash for _, hash in found]), tuple(item for item, _ in found))
 
 
 def together(prefix: str, hashes: Sequence[str]) -> str:
@@ -57,7 +79,7 @@ def together(prefix: str, hashes: Sequence[str]) -> str:
     return f"{prefix}:{hashlib.sha256(','.join(hashes).encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
-def _picked(tree: Tree, source: bytes) -> tuple[Item, str]:
+def _picked(tree: Tree, source: bytes) -> Picks:
     path = paths.cleaned(source)
     real = tree.followed(path)
     status = tree.status(real)
@@ -66,8 +88,8 @@ def _picked(tree: Tree, source: bytes) -> tuple[Item, str]:
     is_directory = stat.S_ISDIR(status.st_mode)
     item = Item(tree, real, path.rpartition(b"/")[2], is_directory)
     if is_directory:
-        return item, together("dir", sorted(_below(tree, real)))
-    return item, f"file:{_sum(tree, real, path)}"
+        return Picks((item,), (together("dir", sorted(_below(tree, real))),))
+    return Picks((item,), (f"file:{_sum(tree, real, path)}",))
 
 
 def _below(tree: Tree, directory: bytes) -> Iterator[str]:
@@ -85,12 +107,12 @@ def _sum(tree: Tree, real: bytes, path: bytes) -> str:
 
 
 def _matching(tree: Tree, pattern: bytes) -> Iterator[bytes]:
-    matches = paths.wildcards(pattern.removeprefix(b"/").removeprefix(b"./"))
-    if matches is None:
+    compiled = paths.wildcards(pattern.removeprefix(b"/").removeprefix(b"./"))
+    if compiled is None:
         return
     with closing(tree.nodes(b"")) as nodes:
         for node in nodes:
-            if node.path and matches.fullmatch(paths.text(node.path)):
+            if node.path and compiled.fullmatch(paths.text(node.path)):
                 yield node.path
 
 

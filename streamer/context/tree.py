@@ -152,9 +152,12 @@ class RecordedTree:
 class RootTree:
     """Any directory as it lies there: the file system of an image, or a directory with a file that was fetched."""
 
-    def __init__(self, root: int, hashing: Hashing = Hashing.DOCKER_24) -> None:
+    def __init__(
+        self, root: int, hashing: Hashing = Hashing.DOCKER_24, *, owner: tuple[int, int] | None = None
+    ) -> None:
         self.root = root
         self._hashing = hashing
+        self._owner = owner
         self._sums: dict[bytes, str] = {}
 
     def status(self, path: bytes) -> os.stat_result | None:
@@ -178,7 +181,7 @@ class RootTree:
         try:
             with closing(walk(self.root, start=path)) as nodes:
                 node = next(nodes)
-                made = _packer(None).entry(node)
+                made = _packer(self._owner).entry(node)
         except NotFound:
             return None
         if made is None:

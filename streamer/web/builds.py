@@ -14,8 +14,10 @@ from streamer.build import contexts
 from streamer.build.builder import Options
 from streamer.build.building import build
 from streamer.build.order import Order, names
-from streamer.build.progress import Line, Say, failed
+from streamer.build.progress import Line, Say, failed, fetching
+from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
+from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.tree import Hashing
 from streamer.errors import ConsumerGone, StreamerError, Unsupported
 from streamer.export.background import Background
@@ -84,6 +86,12 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
             contexts.entered(lambda: opened(place, limits)) as given,
         ):
             workshop = LocalWorkshop(local, site.exporter.mounts, given.tree, hashing, limits)
+            if site.fetch is not None:
+
+                async def advance(url: str, done: int, size: int | None) -> None:
+                    await say(fetching(url, done, size))
+
+                workshop.fetching = Fetching(site.fetch, FetchLimits(size=site.max_import_bytes), advance)
             await build(order, given.dockerfile, given.name, workshop=workshop, look_up=look_up, naming=local, say=say)
 
     return await told(request, site.background, site.stall_timeout, work)

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from streamer.access.token import Token
 from streamer.access.watch import Watched
+from streamer.context.addresses import Policy
 from streamer.export.background import Background
 from streamer.export.exporter import Exporter
 from streamer.jobs.queue import Queue
@@ -39,6 +40,8 @@ class Site:
     stall_timeout: float = 60
     upload_timeout: float = 60
     max_import_bytes: int = 256 << 30
+    fetch: Policy | None = None
+    """From which addresses may be fetched for a client; None if from none."""
     jobs: Queue | None = None
     no_jobs: str = "no export jobs are run here"
     """Why there are none."""

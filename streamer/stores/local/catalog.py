@@ -30,6 +30,15 @@ class ImageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchedRow:
+    """One version of a file from a URL, as ADD knows it."""
+
+    etag: str
+    name: bytes
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerRow:
     """`layers` are those of the image, base first; `mounted` is where it was mounted last, None after an unmount."""
 
@@ -258,6 +267,21 @@ async def cached(transaction: Transaction, key: str) -> ImageRow | None:
     """The image that was made under this key."""
     row = await transaction.one("SELECT image FROM cache WHERE key = ?", key)
     return await image(transaction, row[0]) if row else None
+
+
+async def fetched(transaction: Transaction, key: str) -> FetchedRow | None:
+    """The version of a file from a URL that was fetched last."""
+    row = await transaction.one("SELECT etag, name, hash FROM fetched WHERE key = ?", key)
+    return FetchedRow(*row) if row else None
+
+
+async def note_fetched(transaction: Transaction, key: str, row: FetchedRow) -> None:
+    await transaction.run("INSERT OR REPLACE INTO fetched VALUES (?, ?, ?, ?)", key, row.etag, row.name, row.hash)
+
+
+async def forget_fetched(transaction: Transaction) -> None:
+    """Files from URLs are fetched anew from now on."""
+    await transaction.run("DELETE FROM fetched")
 
 
 async def step_below(transaction: Transaction, image: str) -> str | None:

@@ -67,6 +67,7 @@ async def prune(core: Core) -> tuple[tuple[str, ...], int]:
             images = await catalog.unneeded_images(transaction)
             for image in images:
                 await catalog.forget_image(transaction, image)
+            await catalog.forget_fetched(transaction)
         layers = await collect(core)
     await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
     return tuple(images), layers

@@ -74,5 +74,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
         "CREATE INDEX cache_by_image ON cache (image)",
+        # Files that ADD fetched: `key` is a digest of the URL and of how it was hashed.
+        "CREATE TABLE fetched (key TEXT PRIMARY KEY, etag TEXT NOT NULL, name BLOB NOT NULL, hash TEXT NOT NULL)",
     ),
 )

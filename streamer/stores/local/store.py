@@ -25,6 +25,7 @@ from streamer.oci.reference import Reference
 from streamer.stores.base import ArchiveKind, Container, Image, ImportReport, Layer, Listing
 from streamer.stores.local import catalog, containers, extending, importing, lookup, removal, staging
 from streamer.stores.local import state as states
+from streamer.stores.local.catalog import FetchedRow
 from streamer.stores.local.core import Core
 from streamer.stores.local.records import Records
 from streamer.stores.local.removal import Removal
@@ -210,6 +211,16 @@ class LocalStore:
         at the next start of anybody after this process was killed. NotPermitted, StorageFull."""
         async with self._core.staging() as staging:
             yield self._core.state.path / "staging" / staging.name
+
+    async def fetched(self, key: str) -> FetchedRow | None:
+        """The version of a file from a URL that was fetched last."""
+        async with self._core.database.read() as transaction:
+            return await catalog.fetched(transaction, key)
+
+    async def note_fetched(self, key: str, row: FetchedRow) -> None:
+        """Remembers the version that was fetched now."""
+        async with self._core.database.write() as transaction:
+            await catalog.note_fetched(transaction, key, row)
 
     async def create(self, image: str, name: str | None = None) -> Container:
         """A new container; without a name it gets the first twelve digits of its ID. Conflict if the name is taken."""
