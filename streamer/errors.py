@@ -170,6 +170,12 @@ class StorageUnreachable(StorageFailed):
     code = "storage_unreachable"
 
 
+class FetchFailed(StreamerError):
+    """A URL did not give its file: no connection, another answer than the file, one that broke off."""
+
+    code = "fetch_failed"
+
+
 class Stalled(StreamerError):
     """The client took nothing for longer than allowed."""
 

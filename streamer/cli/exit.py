@@ -35,6 +35,7 @@ CODES = MappingProxyType(
         "too_many_requests": 10,
         "engine_unreachable": 10,
         "unreachable": 10,
+        "fetch_failed": 10,
         "storage_failed": 10,
         "storage_unreachable": 10,
         "draining": 10,
@@ -55,7 +56,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy, shutting down, or no answer (engine, service, storage): try again"),
+    (10, "busy, shutting down, or no answer (engine, service, storage, URL): try again"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

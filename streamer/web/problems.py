@@ -42,6 +42,7 @@ STATUS: dict[str, int] = {
     "mount_failed": 500,
     "pause_expired": 500,
     "consumer_gone": 500,
+    "fetch_failed": 502,
     "storage_failed": 502,
     "storage_unreachable": 502,
     "busy": 503,
