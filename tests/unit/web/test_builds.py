@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import anyio
+import anyio.from_thread
 import pytest
 from aiohttp import web
+from support import images, sites
+from support.asking import problem
+from support.clients import Answer, Client
+from support.images import directory, file, layer
+from support.keys import Keys, scope
+from support.sites import Site
 
+from streamer.access.scope import EVERYTHING, READING, Kind
 from streamer.build.progress import Say, stream
 from streamer.errors import ConsumerGone, InvalidRequest, NotFound, StreamerError
 from streamer.export.background import Background, background
@@ -162,3 +173,166 @@ async def test_a_client_that_takes_nothing_is_left() -> None:
         with anyio.fail_after(30):
             await running.idle()
     assert reader.exception() is None or isinstance(reader.exception(), ConnectionError)
+
+
+# The route
+
+
+TREE = (directory("dir/"), file("dir/a", b"a"), file("one", b"1"))
+
+
+def context(text: str, *more: images.Member, name: str = "Dockerfile") -> bytes:
+    return layer(file(name, text.encode()), *TREE, *more)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    made = Keys(tmp_path_factory.mktemp("keys") / "tokens")
+    made.add("all", EVERYTHING)
+    made.add("build", scope([Kind.BUILD]))
+    made.add("reading", scope(READING))
+    made.add("elsewhere", scope([Kind.BUILD], stores=["docker"]))
+    made.add("team", scope([Kind.BUILD], names=["team/*"]))
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Site]:
+    state = tmp_path_factory.mktemp("site") / "state"
+    with sites.site(state, keys=keys.watched(), max_import_bytes=1 << 20, upload_timeout=5) as opened:
+        yield opened
+        for _ in range(500):
+            if not os.listdir(state / "staging"):
+                break
+            time.sleep(0.01)
+        assert os.listdir(state / "staging") == []
+        assert opened.running.background.running == 0
+
+
+def post(site: Site, keys: Keys, data: bytes, query: str = "", key: str = "all") -> Answer:
+    return site.ask(f"/v1/builds{query}", "POST", keys.header(key), data)
+
+
+def told_of(answer: Answer) -> list[Any]:
+    assert answer.status == 200, answer
+    assert answer.complete
+    assert answer.headers["content-type"] == "application/json"
+    return lines(answer.body)
+
+
+@pytest.mark.parametrize("compression", images.COMPRESS)
+def test_a_context_in_any_compression(site: Site, keys: Keys, compression: str) -> None:
+    data = images.COMPRESS[compression](context("FROM two\nARG v\nCOPY dir one /x/\nLABEL a=$v"))
+    query = "?t=built:1&t=other&buildargs=%7B%22v%22%3A%222%22%7D&labels=%7B%22l%22%3A%22m%22%7D"
+    said = told_of(post(site, keys, data, query))
+    assert said[0] == {"stream": "Step 1/5 : FROM two\n"}
+    (identity,) = [line["aux"]["ID"] for line in said if "aux" in line]
+    assert said[-3:] == [
+        {"stream": f"Successfully built {identity[7:19]}\n"},
+        {"stream": "Successfully tagged built:1\n"},
+        {"stream": "Successfully tagged other:latest\n"},
+    ]
+    made = site.call(site.store.image, "built:1")
+    assert made.id == identity
+    assert made.config.value["config"]["Labels"] == {"a": "2", "l": "m"}
+
+
+def test_a_dockerfile_alone(site: Site, keys: Keys) -> None:
+    said = told_of(post(site, keys, b"FROM two\nLABEL a=b\nCOPY one /"))
+    assert said[-1]["errorDetail"]["code"] == "invalid_request"
+    assert said[-1]["error"] == "Dockerfile, line 3: there is no build context to copy from"
+
+
+def test_another_dockerfile_and_target(site: Site, keys: Keys) -> None:
+    data = context("FROM scratch AS a\nCOPY one /\nFROM nothing", name="sub/File")
+    said = told_of(post(site, keys, data, "?dockerfile=sub/File&target=a&nocache=true"))
+    assert said[0] == {"stream": "Step 1/2 : FROM scratch AS a\n"}
+    assert said[-1]["stream"].startswith("Successfully built")
+
+
+BEFORE = {
+    "run": ("FROM two\nRUN x", "", 422, "unsupported", "Dockerfile, line 2: 'RUN x'"),
+    "no base": ("FROM nothing", "", 404, "not_found", "Dockerfile, line 1: "),
+    "malformed": ("FROM two\nFOO", "", 400, "invalid_request", "Dockerfile, line 2: "),
+    "no dockerfile": ("FROM two", "?dockerfile=no", 404, "not_found", "no"),
+    "a wrong name": ("FROM two", "?t=A", 400, "invalid_reference", "'A'"),
+    "a wrong argument": ("FROM two", "?buildargs=%5B%5D", 400, "invalid_request", "buildargs"),
+    "an unknown parameter": ("FROM two", "?pull=1", 400, "invalid_request", "pull"),
+    "no stage": ("FROM two", "?target=x", 404, "not_found", "no stage 'x'"),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_fails_before_anything_is_said(site: Site, keys: Keys, name: str) -> None:
+    text, query, status, code, message = BEFORE[name]
+    answer = post(site, keys, context(text), query)
+    assert answer.status == status
+    members = problem(answer)
+    assert members["code"] == code
+    assert message in members["detail"]
+
+
+def test_what_fails_later_is_the_last_line(site: Site, keys: Keys) -> None:
+    said = told_of(post(site, keys, context("FROM two\nLABEL later=1\nCOPY missing /"), "?t=never&forcerm=true"))
+    assert said[0] == {"stream": "Step 1/3 : FROM two\n"}
+    assert said[-1]["errorDetail"]["code"] == "not_found"
+    assert not any("aux" in line for line in said)
+    assert site.ask("/v1/images/never/rootfs", headers=keys.header("all")).status == 404
+
+
+BAD: dict[str, tuple[bytes, int, str]] = {
+    "cut": (context("FROM two")[:1500], 400, "invalid_archive"),
+    "a name that leads out": (context("FROM two", file("../x", b"x")), 400, "invalid_archive"),
+    "a bomb": (images.COMPRESS["gzip"](context("FROM two", file("x", bytes(2 << 20)))), 413, "limit_exceeded"),
+    "nothing": (b"", 400, "invalid_request"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_contexts_that_are_refused(site: Site, keys: Keys, name: str) -> None:
+    data, status, code = BAD[name]
+    answer = post(site, keys, data)
+    assert (answer.status, problem(answer)["code"]) == (status, code)
+
+
+def test_an_upload_that_breaks_off(site: Site, keys: Keys) -> None:
+    data = context("FROM two\nCOPY one /broken")
+    with Client(site.port) as client:
+        client.send(
+            b"POST /v1/builds?t=broken HTTP/1.1\r\nHost: localhost\r\n"
+            + keys.header("all").encode()
+            + b"Content-Length: %d\r\n\r\n" % len(data)
+            + data[: len(data) // 2]
+        )
+    with anyio.from_thread.start_blocking_portal() as portal:
+        portal.call(_idle, site)
+    assert site.ask("/v1/images/broken/rootfs", headers=keys.header("all")).status == 404
+
+
+async def _idle(site: Site) -> None:
+    with anyio.fail_after(30):
+        while site.running.background.running:
+            await anyio.sleep(0.01)
+
+
+SCOPES: dict[str, tuple[str, str, str, int]] = {
+    "a build": ("build", "FROM two", "", 200),
+    "a token for reading": ("reading", "FROM two", "", 403),
+    "another store": ("elsewhere", "FROM two", "", 403),
+    "no name": ("team", "FROM scratch\nLABEL a=b", "", 403),
+    "a name of others": ("team", "FROM scratch\nLABEL a=b", "?t=mine", 403),
+    "one of two": ("team", "FROM scratch\nLABEL a=b", "?t=team/x&t=mine", 403),
+    "an allowed name": ("team", "FROM scratch\nLABEL a=b", "?t=team/x", 200),
+    "a base of others": ("team", "FROM two", "?t=team/x", 403),
+    "files of others": ("team", "FROM scratch\nCOPY --from=two /two /", "?t=team/x", 403),
+    "an allowed base": ("team", "FROM team/app/one:1", "?t=team/x", 200),
+}
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_scopes(site: Site, keys: Keys, name: str) -> None:
+    key, text, query, status = SCOPES[name]
+    answer = post(site, keys, context(text), query, key)
+    assert answer.status == status, answer
+    if status == 403:
+        assert problem(answer)["code"] == "forbidden"
