@@ -87,10 +87,10 @@ def build(
     state: State = None,
     store: Stores = None,
 ) -> None:
-    """Build an image in the embedded store from a Dockerfile: everything but RUN, which is refused before anything is
-    made. Nothing is run, and no root, mount or container is needed: layers are made while they are stored.
+    """Build an image from a Dockerfile without RUN.
 
-    Tells of the steps on standard error and prints the image's ID. Without a name for it, images of steps are found
+    RUN is refused before anything is made. Nothing is run, and no root, mount or container is needed: layers are made
+    while they are stored. Tells of the steps on standard error and prints the image's ID. Without a name for it, images of steps are found
     again by later builds until `streamer prune`.
     """
     if source != "-" and "://" in source:

@@ -56,7 +56,7 @@ MEANINGS = (
     (7, "no space left"),
     (8, "not permitted"),
     (9, "not supported"),
-    (10, "busy, shutting down, or no answer (engine, service, storage, URL): try again"),
+    (10, "busy, shutting down, or no answer (engine, service, storage, URL)"),
     (130, "interrupted by Ctrl-C (128 + N: ended by signal N)"),
     (141, "the reader of standard output left early"),
 )

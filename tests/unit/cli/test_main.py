@@ -25,6 +25,8 @@ COMMANDS = (
     "changes",
     "export",
     "context",
+    "build",
+    "prune",
     "import",
     "create",
     "mount",

@@ -54,4 +54,4 @@ def test_a_wait_for_input_that_never_comes_is_ended(tmp_path: Path) -> None:
         assert waiting.wait(10)
         opened.stop()
         thread.join(10)
-    assert [str(error) for error in ended] == [f"the import of {tmp_path}/fifo was interrupted"]
+    assert [str(error) for error in ended] == [f"reading {tmp_path}/fifo was interrupted"]
