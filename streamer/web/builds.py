@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 from aiohttp import hdrs, web
+from anyio import CapacityLimiter
 
 from streamer.build import contexts
 from streamer.build.builder import Options
@@ -19,8 +20,9 @@ from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
 from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.tree import Hashing
-from streamer.errors import ConsumerGone, StreamerError, Unsupported
+from streamer.errors import Busy, ConsumerGone, StreamerError, Unsupported
 from streamer.export.background import Background
+from streamer.export.exporter import RETRY_AFTER
 from streamer.export.tasks import tasks
 from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
@@ -94,7 +96,41 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
                 workshop.fetching = Fetching(site.fetch, FetchLimits(size=site.max_import_bytes), advance)
             await build(order, given.dockerfile, given.name, workshop=workshop, look_up=look_up, naming=local, say=say)
 
-    return await told(request, site.background, site.stall_timeout, work)
+    with _Slot(site.builds) as slot:
+        return await told(request, site.background, site.stall_timeout, lambda say: slot.held(work(say)))
+
+
+class _Slot:
+    """One of the builds that may be under way. It is taken when a request comes, and given back when its build has
+    ended, or when the request has if that was never begun. Busy if there is none."""
+
+    def __init__(self, limiter: CapacityLimiter) -> None:
+        self._limiter = limiter
+        self._begun = False
+        try:
+            limiter.acquire_on_behalf_of_nowait(self)
+        except anyio.WouldBlock:
+            raise Busy(
+                f"{limiter.total_tokens:g} builds are under way, as many as allowed; try again later",
+                retry_after=RETRY_AFTER,
+            ) from None
+
+    def __enter__(self) -> _Slot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._begun:
+            self._begun = True
+            self._limiter.release_on_behalf_of(self)
+
+    async def held(self, work: Awaitable[object]) -> None:
+        """Does the work; afterwards the slot is free."""
+        held, self._begun = not self._begun, True
+        try:
+            await work
+        finally:
+            if held:
+                self._limiter.release_on_behalf_of(self)
 
 
 async def told(

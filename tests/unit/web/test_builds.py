@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -313,6 +314,27 @@ async def _idle(site: Site) -> None:
     with anyio.fail_after(30):
         while site.running.background.running:
             await anyio.sleep(0.01)
+
+
+def test_too_many_at_once(site: Site, keys: Keys) -> None:
+    data = context("FROM two\nLABEL many=1")
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(Client(site.port))
+            client.send(
+                b"POST /v1/builds HTTP/1.1\r\nHost: localhost\r\n"
+                + keys.header("all").encode()
+                + b"Content-Length: %d\r\n\r\n" % len(data)
+                + data[:700]
+            )
+        deadline = time.monotonic() + 30
+        while (answer := post(site, keys, data)).status != 503:
+            assert time.monotonic() < deadline
+        assert problem(answer)["code"] == "busy"
+        assert answer.headers["retry-after"] == "5"
+    with anyio.from_thread.start_blocking_portal() as portal:
+        portal.call(_idle, site)
+    assert post(site, keys, data).status == 200
 
 
 SCOPES: dict[str, tuple[str, str, str, int]] = {
