@@ -50,7 +50,7 @@ def plan_incoming(source: Source, choices: Choices, *, name: str, limits: Limits
     if not head:
         raise InvalidRequest(f"{name} is empty: give an archive or a Dockerfile")
     if not is_archive(head):
-        return plan_dockerfile(_text(head, source), choices)
+        return plan_dockerfile(text(source, head), choices)
     whole = Headed(head, source)
     plan = ExportPlan(
         kind=Kind.CONTEXT,
@@ -152,8 +152,9 @@ def _check(name: bytes, target: bytes) -> None:
     clean(target)
 
 
-def _text(head: bytes, source: Source) -> bytes:
-    rest = _exactly(source, _LONGEST + 1 - len(head)) if len(head) == _HEAD else b""
+def text(source: Source, head: bytes = b"") -> bytes:
+    """All that the source gives, behind `head`, as a Dockerfile. LimitExceeded if that is too long for one."""
+    rest = _exactly(source, _LONGEST + 1 - len(head))
     if len(head) + len(rest) > _LONGEST:
         raise LimitExceeded(
             f"this is no archive, and for a Dockerfile it is too long: more than {_LONGEST} bytes",
