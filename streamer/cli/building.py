@@ -25,8 +25,9 @@ from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
 from streamer.context.fetch import Limits as FetchLimits
+from streamer.context.source import Kind, kind, masked
 from streamer.context.tree import Hashing
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, Unsupported
 from streamer.service import policy
 from streamer.tar.source import Limits
 
@@ -55,7 +56,18 @@ async def built(service: Service, order: Order, context: str, file: str | None, 
 async def _given(
     service: Service, context: str, file: str | None, hashing: Hashing, limits: Limits
 ) -> AsyncIterator[Given]:
-    if context != "-":
+    what = kind(context, is_directory=await anyio.Path(context).is_dir())
+    if what is Kind.GIT:
+        raise Unsupported(f"cannot build from {masked(context)}: clone it, and give the directory")
+    if what is Kind.URL:
+        how = policy(service.settings), FetchLimits(size=service.settings.max_import_bytes)
+        async with (
+            service.local.scratch() as place,
+            contexts.of_url(context, file, place, limits, *how) as given,
+        ):
+            yield given
+        return
+    if what is Kind.DIRECTORY:
         dockerfile: str | bytes | None = file
         if file == "-":
             with source("-") as opened:

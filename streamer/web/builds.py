@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,13 +16,15 @@ from anyio import CapacityLimiter
 from streamer.build import contexts
 from streamer.build.builder import Options
 from streamer.build.building import build
+from streamer.build.contexts import Given
 from streamer.build.order import Order, names
 from streamer.build.progress import Line, Say, failed, fetching
 from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
 from streamer.context.fetch import Limits as FetchLimits
+from streamer.context.source import Kind, kind, masked
 from streamer.context.tree import Hashing
-from streamer.errors import Busy, ConsumerGone, StreamerError, Unsupported
+from streamer.errors import Busy, ConsumerGone, InvalidRequest, NotPermitted, StreamerError, Unsupported
 from streamer.export.background import Background
 from streamer.export.exporter import RETRY_AFTER
 from streamer.export.tasks import tasks
@@ -28,7 +32,7 @@ from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
 from streamer.web import permitted
 from streamer.web.callers import CALLER
-from streamer.web.site import SITE
+from streamer.web.site import SITE, Site
 from streamer.web.uploads import Body
 
 _AHEAD = 100
@@ -82,11 +86,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
     source = Body(request, site.upload_timeout, "build")
 
     async def work(say: Say) -> None:
-        opened = partial(contexts.of_source, source, values.get("dockerfile"))
-        async with (
-            local.scratch() as place,
-            contexts.entered(lambda: opened(place, limits)) as given,
-        ):
+        async with local.scratch() as place, _given(site, source, values, place, limits) as given:
             workshop = LocalWorkshop(local, site.exporter.mounts, given.tree, hashing, limits)
             if site.fetch is not None:
 
@@ -98,6 +98,23 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
 
     with _Slot(site.builds) as slot:
         return await told(request, site.background, site.stall_timeout, lambda say: slot.held(work(say)))
+
+
+def _given(
+    site: Site, body: Body, values: dict[str, Any], place: Path, limits: Limits
+) -> AbstractAsyncContextManager[Given]:
+    """The context that the body is, or that `remote` names."""
+    file, url = values.get("dockerfile"), values.get("remote")
+    if url is None:
+        return contexts.entered(lambda: contexts.of_source(body, file, place, limits))
+    found = kind(url, is_directory=False)
+    if found in (Kind.INPUT, Kind.DIRECTORY):
+        raise InvalidRequest(f"remote: {masked(url)!r} is no URL", parameter="remote")
+    if site.fetch is None:
+        raise NotPermitted("this service fetches nothing for its clients: the setting fetch allows it")
+    if found is Kind.GIT:
+        raise Unsupported("contexts from git are made by the command `streamer context`, not by the service")
+    return contexts.of_url(url, file, place, limits, site.fetch, FetchLimits(size=site.max_import_bytes))
 
 
 class _Slot:
