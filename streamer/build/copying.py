@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streamer.build import runtime, steps
 from streamer.build.builder import Workshop
@@ -13,6 +14,7 @@ from streamer.build.preparation import LookUp
 from streamer.errors import InvalidRequest
 from streamer.oci.reference import Reference
 from streamer.stores.base import Image
+from streamer.stores.values import image_value
 
 SCRATCH = "scratch"
 """The name of no image at all."""
@@ -36,6 +38,11 @@ class Copied:
     image: Image
     created_by: str
     cached: bool
+
+
+def value(copied: Copied) -> dict[str, Any]:
+    """As the API and `--json` give it."""
+    return {"image": image_value(copied.image), "created_by": copied.created_by, "cached": copied.cached}
 
 
 def instruction(add: bool, sources: Sequence[str], destination: str, *, chown: str = "", chmod: str = "") -> Copy | Add:
@@ -71,4 +78,5 @@ async def copied(order: Order, *, workshop: Workshop, look_up: LookUp, naming: N
         image = await files.make(step) if found is None else found
     for name in order.names:
         await naming.tag(image.id, name.familiar)
-    return Copied(image, text, found is not None)
+    # Looked up once more, with all the names that it has now.
+    return Copied(await look_up(image.id) if order.names else image, text, found is not None)

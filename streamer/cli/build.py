@@ -90,8 +90,8 @@ def build(
     """Build an image from a Dockerfile without RUN.
 
     RUN is refused before anything is made. Nothing is run, and no root, mount or container is needed: layers are made
-    while they are stored. Tells of the steps on standard error and prints the image's ID. Without a name for it, images of steps are found
-    again by later builds until `streamer prune`.
+    while they are stored. Tells of the steps on standard error and prints the image's ID. Without a name for it, images
+    of steps are found again by later builds until `streamer prune`.
     """
     if source != "-" and "://" in source:
         raise Unsupported("cannot build from a URL: give a directory, or pipe the archive in as -")
