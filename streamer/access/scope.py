@@ -20,6 +20,7 @@ class Kind(enum.StrEnum):
     LIST = "list"
     IMPORT = "import"
     BUILD = "build"
+    CONTEXT = "context"
     JOBS = "jobs"
     METRICS = "metrics"
 

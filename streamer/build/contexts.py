@@ -21,7 +21,7 @@ from streamer.context import directory, incoming
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE
 from streamer.context.tree import DirectoryTree, Hashing, Tree
 from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, SourceFailed, shown
-from streamer.tar.source import Limits, Source
+from streamer.tar.source import Headed, Limits, Source
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def of_source(source: Source, file: str | None, place: Path, limits: Limits) -> 
     head = b""
     while len(head) < _HEAD and (part := source.read(_HEAD - len(head))):
         head += part
-    whole = _Headed(head, source)
+    whole = Headed(head, source)
     if not incoming.is_archive(head):
         yield Given(None, limited(whole), DOCKERFILE.decode())
         return
@@ -161,16 +161,3 @@ class _File:
 
     def read(self, size: int, /) -> bytes:
         return os.read(self._fd, size)
-
-
-class _Headed:
-    """A source whose first bytes were read already."""
-
-    def __init__(self, head: bytes, source: Source) -> None:
-        self._head, self._source = head, source
-
-    def read(self, size: int, /) -> bytes:
-        if self._head:
-            part, self._head = self._head[:size], self._head[size:]
-            return part
-        return self._source.read(size)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter, current_time, to_thread
 
+from streamer.changeset.making import write_all
 from streamer.context.addresses import Policy
 from streamer.context.fetch import Fetched, Limits, Unchanged, fetch
 from streamer.context.pick import Item
@@ -114,15 +115,9 @@ class Remote:
     async def _kept(self, found: Fetched, file: int) -> None:
         told, done = current_time(), 0
         while data := await found.read():
-            await to_thread.run_sync(_written, file, data, limiter=self._threads)
+            await to_thread.run_sync(write_all, file, data, limiter=self._threads)
             done += len(data)
             if self._how.advance is not None and current_time() - told >= _PACE:
                 told = current_time()
                 await self._how.advance(found.url, done, found.size)
         os.utime(file, (found.modified or 0, found.modified or 0))
-
-
-def _written(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]

@@ -15,6 +15,13 @@ from streamer.errors import InvalidArchive
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Writes everything at the descriptor's place; OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
 def make_regular(
     parent: int,
     name: bytes,

@@ -18,6 +18,7 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
+from streamer.changeset.making import write_all
 from streamer.cli.complain import failed
 from streamer.cli.running import last_action
 from streamer.errors import Conflict, InvalidRequest, NotPermitted, StreamerError
@@ -170,7 +171,7 @@ class _Blocking:
 
     async def write(self, chunk: bytes) -> None:
         try:
-            await anyio.to_thread.run_sync(newfile.write_all, self._fd, chunk)
+            await anyio.to_thread.run_sync(write_all, self._fd, chunk)
         except BrokenPipeError:
             raise
         except OSError as error:

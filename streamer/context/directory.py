@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from streamer.changeset.change import Node
-from streamer.changeset.descriptor import Components, open_in_root
+from streamer.changeset.descriptor import open_in_root
 from streamer.changeset.failures import reading_failed
 from streamer.changeset.patterns import Patterns, Selection
 from streamer.changeset.walk import clean_start, walk
-from streamer.context import ignore
+from streamer.context import ignore, paths
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE, Choices, Context
 from streamer.errors import FILE_REFUSALS, InvalidRequest, NotFound, SourceFailed, StreamerError, Unsupported, shown
 from streamer.export.closing import closing
@@ -86,7 +86,7 @@ def located(root: int, name: bytes | None) -> bytes:
     except NotFound:
         raise NotFound(f"there is no Dockerfile {shown(name)} in the context") from None
     os.close(fd)
-    return _real(root, name)
+    return paths.followed(root, name)
 
 
 def ignored(root: int) -> list[str]:
@@ -118,29 +118,6 @@ def _there(root: int, name: bytes) -> bool:
     except OSError:
         return False
     return True
-
-
-def _real(root: int, path: bytes) -> bytes:
-    """`path` without links, as they lead inside the root; the last component's too."""
-    real: list[bytes] = []
-    components = Components(path)
-    for name in components:
-        if name == b"..":
-            del real[-1:]
-            continue
-        whole = b"/".join((*real, name))
-        fd = open_in_root(root, whole, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if stat.S_ISLNK(os.fstat(fd).st_mode):
-                target = os.readlink(b"", dir_fd=fd)
-                components.follow(target)
-                if target.startswith(b"/"):
-                    real.clear()
-                continue
-        finally:
-            os.close(fd)
-        real.append(name)
-    return b"/".join(real)
 
 
 @contextmanager

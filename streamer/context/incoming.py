@@ -26,7 +26,7 @@ from streamer.tar.compression import Compression, decompressed, detect
 from streamer.tar.entry import LINK, Member, Profile
 from streamer.tar.fields import parsed
 from streamer.tar.reader import Reader
-from streamer.tar.source import Limits, Source
+from streamer.tar.source import Headed, Limits, Source
 from streamer.tar.sum import Sums, Version
 from streamer.tar.writer import archive
 
@@ -50,8 +50,8 @@ def plan_incoming(source: Source, choices: Choices, *, name: str, limits: Limits
     if not head:
         raise InvalidRequest(f"{name} is empty: give an archive or a Dockerfile")
     if not is_archive(head):
-        return plan_dockerfile(_text(head, source), choices)
-    whole = _Headed(head, source)
+        return plan_dockerfile(text(source, head), choices)
+    whole = Headed(head, source)
     plan = ExportPlan(
         kind=Kind.CONTEXT,
         title=f"context from {name}",
@@ -152,8 +152,9 @@ def _check(name: bytes, target: bytes) -> None:
     clean(target)
 
 
-def _text(head: bytes, source: Source) -> bytes:
-    rest = _exactly(source, _LONGEST + 1 - len(head)) if len(head) == _HEAD else b""
+def text(source: Source, head: bytes = b"") -> bytes:
+    """All that the source gives, behind `head`, as a Dockerfile. LimitExceeded if that is too long for one."""
+    rest = _exactly(source, _LONGEST + 1 - len(head))
     if len(head) + len(rest) > _LONGEST:
         raise LimitExceeded(
             f"this is no archive, and for a Dockerfile it is too long: more than {_LONGEST} bytes",
@@ -170,20 +171,6 @@ def _exactly(source: Source, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-class _Headed:
-    """A source whose first bytes were read already."""
-
-    def __init__(self, head: bytes, source: Source) -> None:
-        self._head = head
-        self._source = source
-
-    def read(self, size: int, /) -> bytes:
-        if self._head:
-            part, self._head = self._head[:size], self._head[size:]
-            return part
-        return self._source.read(size)
 
 
 class _Tee:

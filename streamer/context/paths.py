@@ -8,7 +8,8 @@ import stat
 from collections.abc import Callable
 
 from streamer.changeset.descriptor import Components, not_opened, open_below
-from streamer.errors import InvalidRequest, shown
+from streamer.changeset.member import clean
+from streamer.errors import InvalidArchive, InvalidRequest, shown
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -16,19 +17,10 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 def cleaned(path: bytes) -> bytes:
     """The path relative to the tree's root, without `.`, `..` and doubled slashes; b"" is the root. InvalidRequest for
     one that leads out of the tree."""
-    if b"\0" in path:
-        raise InvalidRequest(f"the path {shown(path)!r} holds a NUL byte")
-    kept: list[bytes] = []
-    for component in path.split(b"/"):
-        if component in (b"", b"."):
-            continue
-        if component == b"..":
-            if not kept:
-                raise InvalidRequest(f"forbidden path outside the build context: {shown(path)}")
-            kept.pop()
-        else:
-            kept.append(component)
-    return b"/".join(kept)
+    try:
+        return b"/".join(clean(path))
+    except InvalidArchive:
+        raise InvalidRequest(f"forbidden path outside the build context: {shown(path)}") from None
 
 
 def status(root: int, path: bytes) -> os.stat_result | None:

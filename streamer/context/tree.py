@@ -131,37 +131,11 @@ class DirectoryTree:
                     yield node.path, _header(made[0], node.stat.st_mode, self._hashing)
 
 
-class RecordedTree:
-    """An archive that was taken in, with the sums that its members had as they came (names as they were written)."""
+class _Whole:
+    """Everything below a root."""
 
-    def __init__(self, root: int, sums: tarsum.Sums) -> None:
+    def __init__(self, root: int) -> None:
         self.root = root
-        self._sums = {}
-        for file in reversed(sums.files):
-            self._sums[file.name] = file.sum  # of several with one name the first counts
-
-    def status(self, path: bytes) -> os.stat_result | None:
-        return paths.status(self.root, path)
-
-    def followed(self, path: bytes) -> bytes:
-        return paths.followed(self.root, path)
-
-    def nodes(self, start: bytes) -> Generator[Node, None, None]:
-        return walk(self.root, start=start)
-
-    def sum(self, path: bytes) -> str | None:
-        return self._sums.get(path or b".")
-
-
-class RootTree:
-    """Any directory as it lies there: the file system of an image, or a directory with a file that was fetched."""
-
-    def __init__(
-        self, root: int, hashing: Hashing = Hashing.DOCKER_24, *, owner: tuple[int, int] | None = None
-    ) -> None:
-        self.root = root
-        self._hashing = hashing
-        self._owner = owner
         self._sums: dict[bytes, str] = {}
 
     def status(self, path: bytes) -> os.stat_result | None:
@@ -172,6 +146,29 @@ class RootTree:
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start)
+
+
+class RecordedTree(_Whole):
+    """An archive that was taken in, with the sums that its members had as they came (names as they were written)."""
+
+    def __init__(self, root: int, sums: tarsum.Sums) -> None:
+        super().__init__(root)
+        for file in reversed(sums.files):
+            self._sums[file.name] = file.sum  # of several with one name the first counts
+
+    def sum(self, path: bytes) -> str | None:
+        return self._sums.get(path or b".")
+
+
+class RootTree(_Whole):
+    """Any directory as it lies there: the file system of an image, or a directory with a file that was fetched."""
+
+    def __init__(
+        self, root: int, hashing: Hashing = Hashing.DOCKER_24, *, owner: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(root)
+        self._hashing = hashing
+        self._owner = owner
 
     def sum(self, path: bytes) -> str | None:
         if path not in self._sums:

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from streamer.changeset import descriptor
+from streamer.changeset.making import write_all
 from streamer.errors import (
     FILE_REFUSALS,
     InvalidRequest,
@@ -139,7 +140,7 @@ class _File:
 
     async def put(self, number: int, data: memoryview, *, last: bool) -> None:
         try:
-            await anyio.to_thread.run_sync(newfile.write_all, self._fd, data, limiter=self._writing)
+            await anyio.to_thread.run_sync(write_all, self._fd, data, limiter=self._writing)
         except OSError as error:
             raise _failed(self._target, error) from error
 

@@ -51,9 +51,3 @@ def remove(directory: int, name: str) -> None:
     """The name is gone, if it was there."""
     with suppress(OSError):
         os.unlink(name, dir_fd=directory)
-
-
-def write_all(fd: int, chunk: bytes | memoryview) -> None:
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

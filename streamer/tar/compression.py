@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from isal import igzip_lib
 
 from streamer.errors import InvalidArchive, LimitExceeded
-from streamer.tar.source import Limits, Source
+from streamer.tar.source import Headed, Limits, Source
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -84,22 +84,8 @@ def decompressed(source: Source, *, limits: Limits) -> tuple[Compression, Source
         head += part
     compression = detect(head)
     if compression is Compression.NONE:
-        return compression, _Headed(head, source)
-    return compression, _Decompressed(compression, _Headed(head, source), limits)
-
-
-class _Headed:
-    """A source whose first bytes were read already."""
-
-    def __init__(self, head: bytes, source: Source) -> None:
-        self._head = head
-        self._source = source
-
-    def read(self, size: int, /) -> bytes:
-        if self._head:
-            part, self._head = self._head[:size], self._head[size:]
-            return part
-        return self._source.read(size)
+        return compression, Headed(head, source)
+    return compression, _Decompressed(compression, Headed(head, source), limits)
 
 
 class _Decoder(Protocol):

@@ -19,6 +19,20 @@ class Source(Protocol):
         """At most `size` bytes, at least one except at the end."""
 
 
+class Headed:
+    """A source whose first bytes were read already."""
+
+    def __init__(self, head: bytes, source: Source) -> None:
+        self._head = head
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        if self._head:
+            part, self._head = self._head[:size], self._head[size:]
+            return part
+        return self._source.read(size)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a hostile archive may cost. Sizes in bytes."""

@@ -95,8 +95,21 @@ class Export(_Body):
         )
 
 
+class ContextSource(_Body):
+    """A build context to be made: of a URL, or of texts."""
+
+    source: str | None = Field(
+        default=None, min_length=1, max_length=8192, description="An http(s) URL of an archive or of a Dockerfile."
+    )
+    dockerfile: str | None = Field(default=None, min_length=1, description="The Dockerfile's text.")
+    files: dict[str, str] = Field(default={}, max_length=10_000, description="Further files: texts by their names.")
+
+
 def schemas() -> dict[str, dict[str, Any]]:
     """The models' JSON schemas by name, for the OpenAPI document."""
-    schema = Export.model_json_schema(ref_template="#/components/schemas/{model}")
-    inner: dict[str, dict[str, Any]] = schema.pop("$defs")
-    return {"Export": schema, **inner}
+    found: dict[str, dict[str, Any]] = {}
+    for name, model in (("Export", Export), ("Context", ContextSource)):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found |= schema.pop("$defs", {})
+        found[name] = schema
+    return found

@@ -9,18 +9,17 @@ from typing import Any
 
 import anyio
 from aiohttp import hdrs, web
-from pydantic import ValidationError
 
 from streamer.access.scope import Kind
-from streamer.errors import InvalidRequest, LimitExceeded, Stalled, Unsupported
+from streamer.errors import InvalidRequest, Unsupported
 from streamer.jobs.job import Job, State
 from streamer.jobs.queue import Queue, unknown
 from streamer.web import permitted
 from streamer.web.bodies import Export
 from streamer.web.callers import CALLER
+from streamer.web.documents import document
 from streamer.web.site import SITE, Site
 
-_LONGEST = 256 << 10
 _LONGEST_KEY = 255
 _LIMIT = 100
 _PACE = 0.5
@@ -35,7 +34,7 @@ async def post(request: web.Request, _values: dict[str, Any]) -> web.Response:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
         raise InvalidRequest(f"Idempotency-Key is not 1 to {_LONGEST_KEY} printable ASCII characters")
-    order = (await _body(request, site)).order()
+    order = (await document(request, Export, site.upload_timeout)).order()
     wanted = order.wanted
     await permitted.require_source(request, Kind(wanted.what.value), wanted.refs, wanted.store)
     token = request[CALLER].token
@@ -135,27 +134,6 @@ async def _job(request: web.Request) -> Job:
     if not (await _shown(request))(job):
         raise unknown(job.id)
     return job
-
-
-async def _body(request: web.Request, site: Site) -> Export:
-    """The request's body. InvalidRequest names the first member that is wrong."""
-    if request.content_type != "application/json":
-        raise InvalidRequest("the body must be application/json")
-    data = bytearray()
-    try:
-        with anyio.fail_after(site.upload_timeout):
-            async for chunk in request.content.iter_any():
-                data += chunk
-                if len(data) > _LONGEST:
-                    raise LimitExceeded(f"the body is longer than {_LONGEST} bytes", limit=_LONGEST)
-    except TimeoutError:
-        raise Stalled(f"the body did not come within {site.upload_timeout:g} seconds") from None
-    try:
-        return Export.model_validate_json(bytes(data))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(map(str, first["loc"])) or "the body"
-        raise InvalidRequest(f"{name[:200]}: {first['msg'][:300]}", parameter=name[:200]) from None
 
 
 async def _write(answer: web.StreamResponse, text: str, limit: float) -> None:

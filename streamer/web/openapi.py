@@ -251,13 +251,12 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
     if route.body:
         schema = {"$ref": f"#/components/schemas/{route.body}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if route.body == "Export":
         operation["parameters"].append(_IDEMPOTENCY)
-    elif route.upload:
-        operation["requestBody"] = {
-            "required": True,
-            "description": route.upload,
-            "content": {"application/octet-stream": {"schema": _BINARY}, "application/x-tar": {"schema": _BINARY}},
-        }
+    if route.upload:
+        asked = operation.setdefault("requestBody", {"required": True, "content": {}})
+        asked["description"] = route.upload
+        asked["content"] |= {"application/octet-stream": {"schema": _BINARY}, "application/x-tar": {"schema": _BINARY}}
     return operation
 
 
@@ -291,7 +290,9 @@ def _success(route: Route, method: str) -> dict[str, Any]:
 
 def _archive(method: str) -> dict[str, Any]:
     """Everything that an archive is answered with; HEAD says what a GET without Range would."""
-    content = {"content": {media_type: {"schema": _BINARY} for media_type in _TAR_TYPES}} if method == "get" else {}
+    content = {"content": {media_type: {"schema": _BINARY} for media_type in _TAR_TYPES}} if method != "head" else {}
+    if method == "post":
+        return {"200": {"description": "The archive, whole if the body ends cleanly.", **content}}
     answers: dict[str, Any] = {
         "200": {
             "description": "The archive, whole if the body ends cleanly.",

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from streamer.context.plan import Owner
 from streamer.context.tree import Hashing
 from streamer.errors import InvalidRequest
 from streamer.export.image import Format
@@ -144,6 +145,7 @@ LENGTH = _choice(
 
 TAG = Parameter("t", "A name for the image; may be repeated.", {"type": "string"}, many=True)
 DOCKERFILE = Parameter("dockerfile", "The Dockerfile's path in the context.", {"type": "string", "minLength": 1}, _file)
+OWNER = _choice("owner", "`root`: every file is root's; `keep`: owners stay as they are.", Owner)
 BUILDARGS = Parameter("buildargs", "Values of ARG, as a JSON object of strings.", {"type": "string"}, _strings)
 LABELS = Parameter("labels", "Labels of the image, as a JSON object of strings.", {"type": "string"}, _strings)
 TARGET = Parameter("target", "The stage to end with.", {"type": "string", "minLength": 1})
@@ -160,6 +162,7 @@ FORCERM = Parameter(
 HASHING = _choice("hashing", "Which Docker's way to write hashes of copied files into the image's history.", Hashing)
 BUILD = (TAG, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
 
+CONTEXT = (OWNER, COMPRESSION, DOCKERFILE)
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH, LENGTH)
 CONTAINER = (*ARCHIVE, PAUSE)
 JOBS = (STATE, DESTINATION, LIMIT)

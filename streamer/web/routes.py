@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from streamer.access.scope import Kind
-from streamer.web import archives, builds, exports, listing, operations, uploads
-from streamer.web.parameters import ARCHIVE, AS, BUILD, CONTAINER, IMAGE, JOBS, KIND, NAME, STORE, Parameter
+from streamer.web import archives, builds, contexts, exports, listing, operations, uploads
+from streamer.web.parameters import ARCHIVE, AS, BUILD, CONTAINER, CONTEXT, IMAGE, JOBS, KIND, NAME, STORE, Parameter
 
 Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -117,6 +117,18 @@ ROUTES: tuple[Route, ...] = (
         ARCHIVE_ANSWER,
         ARCHIVE,
         scope=Kind.ROOTFS,
+    ),
+    Route(
+        "/v1/contexts",
+        contexts.post,
+        "Make a build context of an archive or a Dockerfile, of texts, or of a URL.",
+        ARCHIVE_ANSWER,
+        CONTEXT,
+        "POST",
+        body="Context",
+        upload="A context as a tar, in any of five compressions, or a Dockerfile. It passes through while it comes: "
+        "read the answer meanwhile.",
+        scope=Kind.CONTEXT,
     ),
     Route("/v1/exports", exports.listed, "Export jobs, the newest first.", "Jobs", JOBS, scope=Kind.JOBS),
     Route(

@@ -37,11 +37,11 @@ class Body:
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, b"" at the end. Called in a worker thread; waits on the loop for what comes."""
         if not self._rest:
-            self._rest = anyio.from_thread.run(self._next)
+            self._rest = anyio.from_thread.run(self.receive)
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
-    async def _next(self) -> bytes:
+    async def receive(self) -> bytes:
         """What came next. Only waiting counts against the client, and only `_ENOUGH` bytes renew its time: one byte now
         and then would keep an import open for ever."""
         began = anyio.current_time()

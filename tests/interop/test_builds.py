@@ -6,7 +6,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from support import commandline
 from support.classic import Built, Classic
 from support.docker_build import Builder
 from support.dockerd import dockerd
-from support.dockerfiles import CASES, Case
+from support.dockerfiles import CASES, INNER, Case
 from support.engines import Engines
 
 from streamer.build.dockerfile import read
@@ -23,6 +25,7 @@ from streamer.errors import StreamerError
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 
+_FETCHED = re.compile(r"(--chown=\d+?) ?[0-9a-f]{64}")
 _CHOWN = re.compile(r"(--chown=\S+?) ?((?:file|dir|multi):)")
 
 
@@ -58,12 +61,12 @@ def build(classic: Classic, state: Path, case: Case, *options: object) -> Built:
 
 def history(built: Built, case: Case) -> list[tuple[str, bool, str, str]]:
     """Told alike: whether there is a blank behind `--chown` depends on the version of Docker, and so does the hash of
-    what comes from another image (20.10 hashes the names that its own machine has for owners)."""
+    what comes from another image or a URL (20.10 hashes the names that its own machine has for owners)."""
     told = []
     for entry in built.config["history"]:
         text = _CHOWN.sub(r"\1 \2", entry.get("created_by", ""))
-        if "--from=" in case.text:
-            text = re.sub(r"(file|dir):[0-9a-f]{64}", r"\1:", text)
+        if "--from=" in case.text or "http://" in case.text:
+            text = re.sub(r"(file:|dir:|ADD )[0-9a-f]{64}", r"\1", _FETCHED.sub(r"\1 ", text))
         told.append((text, entry.get("empty_layer", False), entry.get("author", ""), entry.get("comment", "")))
     return told
 
@@ -97,6 +100,51 @@ def test_an_archive_as_context_gives_the_same_image(classic: Classic, state: Pat
     place = classic.place / "sent.tar"
     assert commandline.run("export", "image", "mine:2", "-o", place, "--state", state).returncode == 0
     ours = classic.load(place, "mine:2")
+    assert history(ours, case) == history(theirs, case)
+    assert ours.tree == theirs.tree
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """The URL of a server with two files."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = {"/plain.tar": INNER, "/dated": b"dated"}[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_files_from_urls(classic: Classic, state: Path, site: str) -> None:
+    case = Case(
+        "FROM base:plain",
+        f"ADD {site}/plain.tar /x/",
+        f"ADD {site}/dated /srv/sub/dated",
+        f"ADD --chown=5 {site}/dated /link/other",
+    )
+    settings = classic.place / "settings.toml"
+    settings.write_text('fetch_allow = ["127.0.0.1"]\n')
+    theirs = classic.build(case)
+    done = commandline.run(
+        "--config", settings, "build", classic.context, "--state", state, "-t", "mine:3", "--hashing", "docker-23"
+    )
+    assert done.returncode == 0, done.stderr
+    place = classic.place / "fetched.tar"
+    assert commandline.run("export", "image", "mine:3", "-o", place, "--state", state).returncode == 0
+    ours = classic.load(place, "mine:3")
     assert history(ours, case) == history(theirs, case)
     assert ours.tree == theirs.tree
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from streamer.changeset.making import write_all
 from streamer.errors import DigestMismatch, InvalidArchive, LimitExceeded, shown
 from streamer.stores.local.members import Member, cleaned
 from streamer.stores.local.source import File, Source
@@ -87,7 +88,7 @@ class Spool:
             for block in reader.content():
                 hashed.update(block)
                 size += len(block)
-                _write(file.fileno(), block)
+                write_all(file.fileno(), block)
         digest = f"{algorithm}:{hashed.hexdigest()}"
         if blob and len(blob[2]) == _LENGTHS[algorithm] and digest != f"{algorithm}:{blob[2]}":
             raise DigestMismatch(f"{name} has the digest {digest}", member=name, digest=digest)
@@ -129,9 +130,3 @@ class Spool:
             yield File(fd, label)
         finally:
             os.close(fd)
-
-
-def _write(fd: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -1,0 +1,78 @@
+"""`POST /v1/contexts`: a build context from what the body is or names, streamed back as one archive."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from aiohttp import web
+from anyio import to_thread
+
+from streamer.context.feed import fed
+from streamer.context.fetch import Limits as Fetching
+from streamer.context.generate import plan_files
+from streamer.context.incoming import plan_incoming
+from streamer.context.plan import DOCKERFILE, Choices, Context, Owner
+from streamer.context.remote import remote
+from streamer.context.source import Kind, kind, masked
+from streamer.errors import InvalidRequest, NotPermitted, Unsupported
+from streamer.export.plan import ExportPlan
+from streamer.tar.compression import Compression
+from streamer.tar.source import Limits
+from streamer.web import respond
+from streamer.web.bodies import ContextSource
+from streamer.web.conditional import Asked
+from streamer.web.documents import document
+from streamer.web.site import SITE, Site
+from streamer.web.uploads import Body
+
+_LONGEST = 8 << 20
+"""Bytes of a body that has files in it."""
+
+
+async def post(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
+    """An archive passes through while it comes: whoever sends one must read the answer meanwhile."""
+    site = request.app[SITE]
+    dockerfile = values.get("dockerfile")
+    choices = Choices(
+        values.get("owner", Owner.ROOT),
+        values.get("compression", Compression.NONE),
+        None if dockerfile is None else os.fsencode(dockerfile),
+    )
+    if request.content_type == "application/json":
+        wanted = await document(request, ContextSource, site.upload_timeout, _LONGEST)
+        if wanted.source is None:
+            return await _answered(request, _generated(wanted, choices).plan)
+        return await _fetched(request, site, wanted.source, choices)
+    body = Body(request, site.upload_timeout, "make a context")
+    async with fed(body.receive) as feed:
+        limits = Limits(total=site.max_import_bytes)
+        context = await to_thread.run_sync(lambda: plan_incoming(feed, choices, name="the body", limits=limits))
+        return await _answered(request, feed.export(context.plan))
+
+
+async def _fetched(request: web.Request, site: Site, source: str, choices: Choices) -> web.StreamResponse:
+    found = kind(source, is_directory=False)
+    if found in (Kind.INPUT, Kind.DIRECTORY):
+        raise InvalidRequest(f"source: {masked(source)!r} is no URL", parameter="source")
+    if site.fetch is None:
+        raise NotPermitted("this service fetches nothing for its clients: the setting fetch allows it")
+    if found is Kind.GIT:
+        raise Unsupported("contexts from git are made by the command `streamer context`, not by the service")
+    limits = Limits(total=site.max_import_bytes)
+    fetching = Fetching(size=site.max_import_bytes)
+    async with remote(source, choices, policy=site.fetch, fetching=fetching, limits=limits) as context:
+        return await _answered(request, context.plan)
+
+
+def _generated(wanted: ContextSource, choices: Choices) -> Context:
+    files = {name.encode(): text.encode() for name, text in wanted.files.items()}
+    if wanted.dockerfile is not None:
+        files = {choices.dockerfile or DOCKERFILE: wanted.dockerfile.encode()} | files
+    if not files:
+        raise InvalidRequest("give a source, or a dockerfile and files")
+    return plan_files(files, choices)
+
+
+async def _answered(request: web.Request, plan: ExportPlan) -> web.StreamResponse:
+    return await respond.whole(request, plan, Asked.of(request), length=False)
