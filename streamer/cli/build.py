@@ -9,7 +9,6 @@ import typer
 from streamer.cli.emit import emit
 from streamer.cli.options import State, Stores
 from streamer.cli.running import work
-from streamer.errors import Unsupported
 
 if TYPE_CHECKING:
     from streamer.service import Service
@@ -23,8 +22,9 @@ def build(
         str,
         typer.Argument(
             metavar="CONTEXT",
-            help="A directory, without what its .dockerignore leaves out; or - for standard input: an archive in any "
-            "compression, or a bare Dockerfile.",
+            help="A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL "
+            "of an archive or of a Dockerfile; or - for standard input: an archive in any compression, or a bare "
+            "Dockerfile.",
             show_default=False,
         ),
     ],
@@ -93,8 +93,6 @@ def build(
     while they are stored. Tells of the steps on standard error and prints the image's ID. Without a name for it, images
     of steps are found again by later builds until `streamer prune`.
     """
-    if source != "-" and "://" in source:
-        raise Unsupported("cannot build from a URL: give a directory, or pipe the archive in as -")
 
     async def command(service: Service) -> str:
         from streamer.build.builder import Options
