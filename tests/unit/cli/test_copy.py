@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from anyio import to_thread
 from backports import zstd
 from support import commandline, confined, images
 from support.images import directory, file, layer
@@ -204,24 +204,26 @@ def test_options_that_the_cache_is_asked_for(tmp_path: Path, context: Path, opti
     assert again["cached"] is (options[0] == "-t")
 
 
-async def test_a_store_of_the_first_version(tmp_path: Path, context: Path) -> None:
+def test_a_store_of_the_first_version(tmp_path: Path, context: Path) -> None:
     """A database as the first release made it, below which everything else is as it was."""
-    state, (diff,) = tmp_path / "state", BASE.diff_ids
-    for each in state.glob("streamer.db*"):
+    for each in (tmp_path / "state").glob("streamer.db*"):
         each.unlink()
-    async with Database.open(state / "streamer.db", MIGRATIONS[:1]) as old, old.write() as transaction:
-        owner = "trusted" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+    anyio.run(first_version, tmp_path / "state/streamer.db")
+    options = ("copy", "base:1", "dir", "/x", "--chown", "web", "-t", "a", "--json")
+    first, again = (json.loads(run(tmp_path, *options).stdout) for _ in range(2))
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert {"etc/passwd", "x/a"} < members(tmp_path, "a").keys()
+
+
+async def first_version(database: Path) -> None:
+    (diff,) = BASE.diff_ids
+    owner = "trusted" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+    async with Database.open(database, MIGRATIONS[:1]) as old, old.write() as transaction:
         await transaction.run("INSERT INTO properties VALUES ('owner', ?)", owner)
         await transaction.run("INSERT INTO layers VALUES (?, ?, NULL, ?)", diff, diff, len(BASE.layers[0]))
         await transaction.run("INSERT INTO configs VALUES (?, ?, ?)", BASE.id, BASE.data, diff)
         await transaction.run("INSERT INTO images VALUES (?)", BASE.id)
         await transaction.run("INSERT INTO names VALUES ('docker.io/library/base', '1', ?)", BASE.id)
-    options = ("copy", "base:1", "dir", "/x", "--chown", "web", "-t", "a", "--json")
-    first = await to_thread.run_sync(lambda: json.loads(run(tmp_path, *options).stdout))
-    again = await to_thread.run_sync(lambda: json.loads(run(tmp_path, *options).stdout))
-    assert (first["cached"], again["cached"]) == (False, True)
-    found = await to_thread.run_sync(members, tmp_path, "a")
-    assert {"etc/passwd", "x/a"} < found.keys()
 
 
 def arguments(tmp_path: Path, command: str, source: str, name: str) -> tuple[object, ...]:
