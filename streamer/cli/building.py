@@ -1,4 +1,4 @@
-"""The work of `streamer build`: the context, the steps as they are done, an image."""
+"""The work of `streamer build`, `copy` and `add`: the context, the steps as they are done, an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from streamer.build import contexts
+from streamer.build import contexts, copying
 from streamer.build.building import build
 from streamer.build.order import Order
 from streamer.build.progress import Line, Say, fetching
@@ -51,6 +51,18 @@ async def built(service: Service, order: Order, context: str, file: str | None, 
                 order, given.dockerfile, given.name, workshop=workshop, look_up=local.image, naming=local, say=say
             )
     return image.id
+
+
+async def copied(service: Service, order: copying.Order, directory: str) -> copying.Copied:
+    """The work of `streamer copy` and `streamer add`, with `directory` as the context."""
+    limits = Limits(total=service.settings.max_import_bytes)
+    local = service.local
+    opened = partial(contexts.of_directory, os.fsencode(directory), b"", Hashing.DOCKER_24)
+    with _downloads(_say("quiet"), "") as advance:
+        how = Fetching(policy(service.settings), FetchLimits(size=service.settings.max_import_bytes), advance)
+        async with contexts.entered(opened) as given:
+            workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, Hashing.DOCKER_24, limits, how)
+            return await copying.copied(order, workshop=workshop, look_up=local.image, naming=local)
 
 
 @asynccontextmanager
