@@ -24,7 +24,7 @@ from streamer.build.script import MAX_SIZE
 from streamer.changeset.descriptor import open_in_root
 from streamer.changeset.failures import reading_failed
 from streamer.changeset.patterns import Patterns
-from streamer.context import directory, incoming
+from streamer.context import directory, git, incoming
 from streamer.context.addresses import Policy
 from streamer.context.feed import fed
 from streamer.context.fetch import Limits as Fetching
@@ -38,6 +38,7 @@ from streamer.tar.source import Headed, Limits, Source
 T = TypeVar("T")
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _HEAD = 512
 
 
@@ -112,6 +113,21 @@ async def of_url(
 
 
 @asynccontextmanager
+async def of_git(
+    source: str, file: str | None, place: Path, policy: Policy, limits: git.Limits, hashing: Hashing
+) -> AsyncIterator[Given]:
+    """What `URL#REF:SUBDIR` names, checked out below `place`, which the caller removes. `file` is the Dockerfile's path
+    in it. The errors of `git.checked_out`; NotFound and InvalidRequest as `of_directory` has them.
+    """
+    repository = git.parsed(source)
+    async with (
+        git.checked_out(repository, place, policy, limits) as checkout,
+        entered(lambda: _below(checkout, repository.subdirectory, file, hashing)) as given,
+    ):
+        yield given
+
+
+@asynccontextmanager
 async def entered(block: Callable[[], AbstractContextManager[T]]) -> AsyncIterator[T]:
     """A block that is entered and left in threads: left on every way out, with the cancellation waiting for that."""
     stack = ExitStack()
@@ -120,6 +136,21 @@ async def entered(block: Callable[[], AbstractContextManager[T]]) -> AsyncIterat
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(stack.close)
+
+
+@contextmanager
+def _below(top: Path, subdirectory: str, file: str | None, hashing: Hashing) -> Iterator[Given]:
+    """A directory that others have filled: links in it lead nowhere else."""
+    above = directory.opened(os.fsencode(top))
+    try:
+        root = open_in_root(above, os.fsencode(subdirectory) or b".", _DIRECTORY)
+    finally:
+        os.close(above)
+    try:
+        tree = DirectoryTree(root, Patterns(directory.ignored(root)), hashing=hashing)
+        yield Given(tree, *_in_context(root, None if file is None else os.fsencode(file)))
+    finally:
+        os.close(root)
 
 
 def _in_context(root: int, name: bytes | None) -> tuple[bytes, str]:

@@ -22,8 +22,8 @@ def build(
         str,
         typer.Argument(
             metavar="CONTEXT",
-            help="A directory, without what its .dockerignore leaves out; or an archive in any compression, or a bare "
-            "Dockerfile: - for standard input, or an http(s) URL.",
+            help="A directory, without what its .dockerignore leaves out; an archive in any compression, or a bare "
+            "Dockerfile: - for standard input, or an http(s) URL; or a git repository, as URL#REF:DIRECTORY.",
             show_default=False,
         ),
     ],

@@ -24,10 +24,11 @@ from streamer.cli.complain import printable
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
+from streamer.context import git
 from streamer.context.fetch import Limits as FetchLimits
-from streamer.context.source import Kind, kind, masked
+from streamer.context.source import Kind, kind
 from streamer.context.tree import Hashing
-from streamer.errors import InvalidRequest, Unsupported
+from streamer.errors import InvalidRequest
 from streamer.service import policy
 from streamer.tar.source import Limits
 
@@ -57,8 +58,18 @@ async def _given(
     service: Service, context: str, file: str | None, hashing: Hashing, limits: Limits
 ) -> AsyncIterator[Given]:
     what = kind(context, is_directory=await anyio.Path(context).is_dir())
+    if file == "-" and what is not Kind.DIRECTORY:
+        raise InvalidRequest(
+            "the Dockerfile can come from standard input only if the context is a directory", parameter="file"
+        )
     if what is Kind.GIT:
-        raise Unsupported(f"cannot build from {masked(context)}: clone it, and give the directory")
+        limits_of_git = git.Limits(size=service.settings.max_import_bytes)
+        async with (
+            service.local.scratch() as place,
+            contexts.of_git(context, file, place, policy(service.settings), limits_of_git, hashing) as given,
+        ):
+            yield given
+        return
     if what is Kind.URL:
         how = policy(service.settings), FetchLimits(size=service.settings.max_import_bytes)
         async with (
@@ -75,10 +86,6 @@ async def _given(
         async with contexts.entered(partial(contexts.of_directory, os.fsencode(context), dockerfile, hashing)) as given:
             yield given
         return
-    if file == "-":
-        raise InvalidRequest(
-            "standard input cannot be the context and the Dockerfile: name one of them", parameter="file"
-        )
     with source("-") as opened:
         stream = _stream(opened)
         async with (
