@@ -145,6 +145,7 @@ class Builder:
         return _Result(base, State(found.having(OnBuild=None), arguments))
 
     async def _instruction(self, given: Instruction, result: _Result, origins: Mapping[str, Origin]) -> None:
+        failure: StreamerError | None = None
         try:
             expanded = result.state.expanded(given, self.dockerfile.escape)
             if isinstance(expanded, (Copy, Add)):
@@ -154,11 +155,11 @@ class Builder:
         except ConsumerGone:
             raise
         except StreamerError as error:
-            if result.changed and self.options.keep_failed:
-                await self._keep(result)
-            raise placed(error, self.dockerfile.name, given.line) from error
-        if self.options.keep:
+            failure = error
+        if self.options.keep if failure is None else self.options.keep_failed and result.changed:
             await self._keep(result)
+        if failure is not None:
+            raise placed(failure, self.dockerfile.name, given.line) from failure
 
     async def _keep(self, result: _Result) -> None:
         if result.image is not None:

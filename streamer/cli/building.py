@@ -71,6 +71,10 @@ async def _given(
 ) -> AsyncIterator[Given]:
     what = kind(context, is_directory=await anyio.Path(context).is_dir())
     allowed, size = policy(service.settings), service.settings.max_import_bytes
+    if file == "-" and what is not Kind.DIRECTORY:
+        raise InvalidRequest(
+            "the Dockerfile can come from standard input only if the context is a directory", parameter="file"
+        )
     if what is Kind.GIT:
         network = Network(allowed, EVERY, size)
         async with (
@@ -94,10 +98,6 @@ async def _given(
         async with contexts.entered(partial(contexts.of_directory, os.fsencode(context), dockerfile, hashing)) as given:
             yield given
         return
-    if file == "-":
-        raise InvalidRequest(
-            "standard input cannot be the context and the Dockerfile: name one of them", parameter="file"
-        )
     with source("-") as opened:
         stream = _stream(opened)
         async with (
