@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +25,13 @@ from streamer.changeset.descriptor import open_in_root
 from streamer.changeset.failures import reading_failed
 from streamer.changeset.patterns import Patterns
 from streamer.context import directory, incoming
+from streamer.context.addresses import Policy
+from streamer.context.feed import fed
+from streamer.context.fetch import Limits as Fetching
+from streamer.context.fetch import fetch
+from streamer.context.opening import Network, cloned
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE
+from streamer.context.remote import is_text
 from streamer.context.tree import DirectoryTree, Hashing, Tree
 from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, SourceFailed, shown
 from streamer.tar.source import Headed, Limits, Source
@@ -79,6 +92,40 @@ def of_source(source: Source, file: str | None, place: Path, limits: Limits) -> 
         dockerfile, shown_as = _in_context(tree.root, name)
         _leave_out(tree.root, directory.located(tree.root, name))
         yield Given(tree, dockerfile, shown_as)
+
+
+@asynccontextmanager
+async def of_url(
+    url: str, file: str | None, place: Path, limits: Limits, policy: Policy, fetching: Fetching
+) -> AsyncIterator[Given]:
+    """What is behind a URL: an archive or a bare Dockerfile, as `of_source` has them. Fetched before the block begins.
+
+    Unsupported for another Content-Type; besides, the errors of `fetch` and `of_source`.
+    """
+    async with AsyncExitStack() as stack:
+        async with fetch(url, policy, fetching) as found, fed(found.read) as feed:
+            if is_text(found):
+                given = Given(None, await to_thread.run_sync(limited, feed), DOCKERFILE.decode())
+            else:
+                opened = entered(lambda: of_source(feed, file, place, limits))
+                given = await stack.enter_async_context(opened)
+        yield given
+
+
+@asynccontextmanager
+async def of_repository(
+    source: str, file: str | None, place: Path, hashing: Hashing, network: Network
+) -> AsyncIterator[Given]:
+    """A directory of a git repository, `URL#REF:SUBDIR`, cloned below `place`; `file` is the Dockerfile's path in it.
+
+    InvalidRequest for a Dockerfile elsewhere; besides, the errors of `cloned` and `of_directory`.
+    """
+    async with cloned(source, network, place) as top:
+        inside = None if file is None else os.path.join(top, file)
+        if inside is not None and _inside(os.fsencode(top), inside) is None:
+            raise InvalidRequest(f"the Dockerfile {file!r} lies outside of the repository", parameter="dockerfile")
+        async with entered(lambda: of_directory(os.fsencode(top), inside, hashing)) as given:
+            yield given
 
 
 @asynccontextmanager

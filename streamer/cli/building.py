@@ -24,10 +24,8 @@ from streamer.cli.complain import printable
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
-from streamer.context.feed import fed
 from streamer.context.fetch import Limits as FetchLimits
-from streamer.context.fetch import fetch
-from streamer.context.opening import EVERY, Network, cloned
+from streamer.context.opening import EVERY, Network
 from streamer.context.source import Kind, kind
 from streamer.context.tree import Hashing
 from streamer.errors import InvalidRequest
@@ -71,25 +69,24 @@ async def copied(service: Service, order: copying.Order, directory: str) -> copy
 async def _given(
     service: Service, context: str, file: str | None, hashing: Hashing, limits: Limits
 ) -> AsyncIterator[Given]:
-    found = kind(context, is_directory=os.path.isdir(context))  # noqa: ASYNC240
-    network = Network(policy(service.settings), EVERY, service.settings.max_import_bytes)
-    if found is Kind.GIT:
-        async with service.local.scratch() as place, cloned(context, network, place) as top:
-            inside = None if file is None else os.path.join(top, file)
-            async with contexts.entered(partial(contexts.of_directory, os.fsencode(top), inside, hashing)) as given:
-                yield given
-        return
-    if found is Kind.URL:
-        fetching = FetchLimits(size=network.size)
+    what = kind(context, is_directory=await anyio.Path(context).is_dir())
+    allowed, size = policy(service.settings), service.settings.max_import_bytes
+    if what is Kind.GIT:
+        network = Network(allowed, EVERY, size)
         async with (
             service.local.scratch() as place,
-            fetch(context, network.policy, fetching) as fetched,
-            fed(fetched.read) as feed,
-            contexts.entered(partial(contexts.of_source, feed, file, place, limits)) as given,
+            contexts.of_repository(context, file, place, hashing, network) as given,
         ):
             yield given
         return
-    if found is Kind.DIRECTORY:
+    if what is Kind.URL:
+        async with (
+            service.local.scratch() as place,
+            contexts.of_url(context, file, place, limits, allowed, FetchLimits(size=size)) as given,
+        ):
+            yield given
+        return
+    if what is Kind.DIRECTORY:
         dockerfile: str | bytes | None = file
         if file == "-":
             with source("-") as opened:

@@ -146,6 +146,9 @@ LENGTH = _choice(
 TAG = Parameter("t", "A name for the image; may be repeated.", {"type": "string"}, many=True)
 DOCKERFILE = Parameter("dockerfile", "The Dockerfile's path in the context.", {"type": "string", "minLength": 1}, _file)
 OWNER = _choice("owner", "`root`: every file is root's; `keep`: owners stay as they are.", Owner)
+REMOTE = Parameter(
+    "remote", "An http(s) URL to fetch the context or Dockerfile from, instead of the body.", {"type": "string"}
+)
 BUILDARGS = Parameter("buildargs", "Values of ARG, as a JSON object of strings.", {"type": "string"}, _strings)
 LABELS = Parameter("labels", "Labels of the image, as a JSON object of strings.", {"type": "string"}, _strings)
 TARGET = Parameter("target", "The stage to end with.", {"type": "string", "minLength": 1})
@@ -160,7 +163,7 @@ FORCERM = Parameter(
     _flag,
 )
 HASHING = _choice("hashing", "Which Docker's way to write hashes of copied files into the image's history.", Hashing)
-BUILD = (TAG, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
+BUILD = (TAG, REMOTE, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
 
 CONTEXT = (OWNER, COMPRESSION, DOCKERFILE)
 ONTO = Parameter(
