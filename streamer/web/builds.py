@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from aiohttp import hdrs, web
@@ -35,6 +35,8 @@ from streamer.web import permitted
 from streamer.web.callers import CALLER
 from streamer.web.site import SITE, Site
 from streamer.web.uploads import Body
+
+T = TypeVar("T")
 
 _AHEAD = 100
 """Lines that a build may be ahead of its client."""
@@ -97,7 +99,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
                 workshop.fetching = Fetching(site.fetch, FetchLimits(size=site.max_import_bytes), advance)
             await build(order, given.dockerfile, given.name, workshop=workshop, look_up=look_up, naming=local, say=say)
 
-    with _Slot(site.builds) as slot:
+    with Slot(site.builds) as slot:
         return await told(request, site.background, site.stall_timeout, lambda say: slot.held(work(say)))
 
 
@@ -119,9 +121,9 @@ def _given(
     return contexts.of_url(url, file, place, limits, site.fetch, FetchLimits(size=site.max_import_bytes))
 
 
-class _Slot:
-    """One of the builds that may be under way. It is taken when a request comes, and given back when its build has
-    ended, or when the request has if that was never begun. Busy if there is none."""
+class Slot:
+    """One of the builds and copies that may be under way. It is taken when a request comes, and given back when its
+    work has ended, or when the request has if that was never begun. Busy if there is none."""
 
     def __init__(self, limiter: CapacityLimiter) -> None:
         self._limiter = limiter
@@ -134,7 +136,7 @@ class _Slot:
                 retry_after=RETRY_AFTER,
             ) from None
 
-    def __enter__(self) -> _Slot:
+    def __enter__(self) -> Slot:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,11 +144,11 @@ class _Slot:
             self._begun = True
             self._limiter.release_on_behalf_of(self)
 
-    async def held(self, work: Awaitable[object]) -> None:
+    async def held(self, work: Awaitable[T]) -> T:
         """Does the work; afterwards the slot is free."""
         held, self._begun = not self._begun, True
         try:
-            await work
+            return await work
         finally:
             if held:
                 self._limiter.release_on_behalf_of(self)

@@ -19,6 +19,7 @@ from streamer.errors import Unsupported
 from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
 from streamer.web import permitted
+from streamer.web.builds import Slot
 from streamer.web.callers import CALLER
 from streamer.web.site import SITE
 from streamer.web.uploads import Body
@@ -46,7 +47,8 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
             return await copying.copied(order, workshop=workshop, look_up=look_up, naming=local)
 
     # In the service's own task group: a client that leaves cannot tear it, it can only make it fail.
-    made = await site.background.run(work)
+    with Slot(site.builds) as slot:
+        made = await site.background.run(lambda: slot.held(work()))
     return web.json_response(
         copying.value(made),
         status=200 if made.cached else 201,

@@ -7,8 +7,10 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from support import images, sites
 from support.asking import problem
@@ -148,6 +150,18 @@ SCOPES: dict[str, tuple[str, str, str, int]] = {
     "an image of others": ("team", "two", "&t=team/x", 403),
     "an allowed image": ("team", "team/app/one:1", "&t=team/x", 201),
 }
+
+
+def test_copies_count_as_builds(tmp_path: Path) -> None:
+    limiter = anyio.CapacityLimiter(1)
+    with sites.site(tmp_path / "state", builds=limiter) as site:
+        site.call(limiter.acquire_on_behalf_of, limiter)
+        path = "/v1/copies?image=two&source=one&destination=/busy"
+        answer = site.ask(path, "POST", "", CONTEXT)
+        assert (answer.status, problem(answer)["code"]) == (503, "busy")
+        limiter.release_on_behalf_of(limiter)
+        assert site.ask(path, "POST", "", CONTEXT).status == 201
+        assert limiter.borrowed_tokens == 0
 
 
 @pytest.mark.parametrize("name", SCOPES)
