@@ -22,6 +22,7 @@ from yarl import URL
 
 from streamer import __version__
 from streamer.context.addresses import Gate, Policy
+from streamer.context.source import masked
 from streamer.errors import FetchFailed, InvalidRequest, LimitExceeded, NotPermitted, Stalled
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -56,7 +57,7 @@ class Fetched:
 
     def __init__(self, answer: aiohttp.ClientResponse, place: URL, limits: Limits) -> None:
         headers = answer.headers
-        self.url = _shown(str(answer.url))
+        self.url = masked(str(answer.url))
         self.media_type = answer.content_type if hdrs.CONTENT_TYPE in headers else ""
         self.name = file_name(str(place), headers.get(hdrs.CONTENT_DISPOSITION, ""))
         self.modified = _time(headers.get(hdrs.LAST_MODIFIED, ""))
@@ -132,7 +133,7 @@ def checked(url: str) -> URL:
     except ValueError:
         made = None
     if made is None or made.scheme not in ("http", "https") or not _HOST.fullmatch(made.raw_host or ""):
-        raise InvalidRequest(f"{_shown(url)} is no URL that can be fetched: write http://HOST/… or https://HOST/…")
+        raise InvalidRequest(f"{masked(url)} is no URL that can be fetched: write http://HOST/… or https://HOST/…")
     return made
 
 
@@ -171,20 +172,20 @@ async def _followed(way: _Way, place: URL, *, conditional: bool) -> aiohttp.Clie
         try:
             following = here.join(URL(target))
         except ValueError:
-            raise FetchFailed(f"cannot fetch {_shown(str(here))}: it redirects to {target[:100]!r}, no URL") from None
+            raise FetchFailed(f"cannot fetch {masked(str(here))}: it redirects to {target[:100]!r}, no URL") from None
         if not target or following.scheme not in ("http", "https") or not _HOST.fullmatch(following.raw_host or ""):
             raise NotPermitted(
-                f"cannot fetch {_shown(str(here))}: it redirects to {_shown(target)}, which is not http(s)"
+                f"cannot fetch {masked(str(here))}: it redirects to {masked(target)}, which is not http(s)"
             )
         if here.scheme == "https" and following.scheme == "http":
-            raise NotPermitted(f"cannot fetch {_shown(str(here))}: it redirects to {_shown(target)}, without TLS")
+            raise NotPermitted(f"cannot fetch {masked(str(here))}: it redirects to {masked(target)}, without TLS")
         # A password is for the server that it was written for.
         here = following if following.origin() == here.origin() else following.with_user(None)
-    raise FetchFailed(f"cannot fetch {_shown(str(place))}: it redirects more than {_MOST} times")
+    raise FetchFailed(f"cannot fetch {masked(str(place))}: it redirects more than {_MOST} times")
 
 
 async def _asked(way: _Way, place: URL) -> aiohttp.ClientResponse:
-    shown, limit = _shown(str(place)), way.limits.connect + way.limits.answer
+    shown, limit = masked(str(place)), way.limits.connect + way.limits.answer
     way.gate.refused.clear()
     try:
         with anyio.fail_after(limit):
@@ -201,7 +202,7 @@ async def _asked(way: _Way, place: URL) -> aiohttp.ClientResponse:
 
 
 async def _checked(answer: aiohttp.ClientResponse, place: URL, limits: Limits) -> Fetched:
-    shown = _shown(str(answer.url))
+    shown = masked(str(answer.url))
     if answer.status != 200:
         with anyio.move_on_after(limits.silence):
             page = " ".join((await answer.content.read(_TOLD * 4)).decode("utf-8", "replace").split())
@@ -231,8 +232,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(inner, ssl.SSLError):
         return str(inner.reason or inner)
     return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__
-
-
-def _shown(url: str) -> str:
-    """A URL for messages: without user and password, and not too long."""
-    return re.sub(r"(?<=//)[^/?#]*@", "***@", url[:500])

@@ -24,7 +24,15 @@ from anyio import to_thread
 
 from streamer.context.addresses import Policy
 from streamer.context.source import masked
-from streamer.errors import FetchFailed, InvalidRequest, LimitExceeded, NotPermitted, Stalled, Unsupported
+from streamer.errors import (
+    FetchFailed,
+    InvalidRequest,
+    LimitExceeded,
+    NotPermitted,
+    Stalled,
+    StreamerError,
+    Unsupported,
+)
 from streamer.export.tasks import tasks
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -34,6 +42,7 @@ _MODULES = 100
 _LOOK = 1.0
 """Seconds between two looks at how much there is."""
 _TOLD = 300
+_NOT_FOUND = 127
 _REF = re.compile(r"(?!-)(?!.*(\.\.|//|@\{|\.lock(/|$)))[^\x00-\x20\x7f~^:?*\[\\]{1,1000}")
 """As git-check-ref-format has it; it cannot begin like an option."""
 _SETTINGS = {
@@ -51,16 +60,21 @@ _SETTINGS = {
     "gc.auto": "0",
     "maintenance.auto": "false",
 }
+_LIMITED = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec git "$@"'
+"""For sh, which hands its limits on to what it becomes; a limit that is lower already stays."""
+_URL = re.compile(r"[^\x00-\x20\x7f\\\s]*")
 _HOST = re.compile(r"[A-Za-z0-9._:][A-Za-z0-9._:-]*")
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for everything together, and bytes of what git brings, its own files included."""
+    """Seconds for everything together, bytes of what git brings, its own files included, and bytes of memory that each
+    of its processes may have: a few hundred bytes are a tree of a million million files."""
 
     seconds: float = 600
     size: int = 8 << 30
+    memory: int = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,10 @@ async def checked_out(
         group.cancel_scope.cancel()
 
 
+class _NotShallow(FetchFailed):
+    """The server has no other than whole histories."""
+
+
 class _Work:
     def __init__(
         self, repository: Repository, place: Path, policy: Policy, transports: Sequence[str], limits: Limits
@@ -156,14 +174,16 @@ class _Work:
         await self._git(self.place, "remote", "add", "--", "origin", repository.url)
         wanted = repository.ref or "HEAD"
         fetch = ("fetch", "-q", "--no-tags", "--force")
-        try:
-            await self._git(self.place, *fetch, "--depth=1", "--", "origin", wanted)
-        except FetchFailed as error:
-            if "shallow" not in str(error):
-                raise
-            await self._git(self.place, *fetch, "--", "origin", wanted)  # a server that is nothing but files
+        await self._shallow(self.place, (*fetch, "--depth=1", "--", "origin", wanted), (*fetch, "--", "origin", wanted))
         await self._git(self.place, "checkout", "-q", "--force", "--detach", "FETCH_HEAD", "--")
         await self._submodules(self.place, 0)
+
+    async def _shallow(self, place: Path, shallow: Sequence[str], whole: Sequence[str]) -> None:
+        """The first command; the second if the server cannot, which is one of nothing but files."""
+        try:
+            await self._git(place, *shallow)
+        except _NotShallow:
+            await self._git(place, *whole)
 
     async def _submodules(self, place: Path, depth: int) -> None:
         """One level after the other, so that each URL is looked at before git goes there."""
@@ -184,7 +204,8 @@ class _Work:
             )
         for url in urls:
             await self._permit(url)
-        await self._git(place, "submodule", "--quiet", "update", "--depth=1", "--no-recommend-shallow", "--checkout")
+        update = ("submodule", "--quiet", "update", "--no-recommend-shallow", "--checkout")
+        await self._shallow(place, (*update, "--depth=1"), update)
         listed = await self._git(place, "ls-files", "--stage", "-z")
         for line in listed.split("\0"):
             if line.startswith("160000 "):
@@ -194,23 +215,28 @@ class _Work:
 
     async def _permit(self, url: str) -> None:
         """NotPermitted unless git may go there; from now on the host has the address that was looked at."""
-        parts = urlsplit(url)
-        host = _HOST.fullmatch(parts.hostname or "")
+        # What urlsplit overlooks or mends (white space, backslashes) git may read in another way.
+        try:
+            parts = urlsplit(url if _URL.fullmatch(url) else "")
+            given = parts.port
+        except ValueError:
+            parts, given = urlsplit(""), None
+        host, shown = _HOST.fullmatch(parts.hostname or ""), masked(_printable(url))
         if parts.scheme not in self._transports or host is None or re.match(r"/*-", parts.path):
             raise NotPermitted(
-                f"cannot clone {masked(url)}: only {', '.join(self._transports)} may be used, and no other forms"
+                f"cannot clone {shown}: only {', '.join(self._transports)} may be used, and no other forms"
             )
         assert parts.hostname is not None
-        port = parts.port or _PORTS[parts.scheme]
+        port = given or _PORTS[parts.scheme]
         try:
             found = await anyio.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise FetchFailed(f"cannot clone {masked(url)}: {error.strerror or error}") from None
+            raise FetchFailed(f"cannot clone {shown}: {error.strerror or error}") from None
         allowed = [str(each[4][0]) for each in found if self._policy.permits(str(each[4][0]))]
         if len(allowed) < len(found) or not allowed:
             refused = next(str(each[4][0]) for each in found if str(each[4][0]) not in allowed)
             raise NotPermitted(
-                f"cannot clone {masked(url)}: {refused} is not a public address; the setting fetch_allow names others "
+                f"cannot clone {shown}: {refused} is not a public address; the setting fetch_allow names others "
                 "that may be connected to"
             )
         if parts.scheme in ("http", "https"):
@@ -219,7 +245,7 @@ class _Work:
         elif parts.scheme == "git":
             self._instead[f"git://{parts.netloc}/"] = f"git://{allowed[0]}:{port}/"
         elif self._ssh not in (None, (parts.hostname, allowed[0])):
-            raise Unsupported(f"cannot clone {masked(url)}: only one host can be reached by ssh")
+            raise Unsupported(f"cannot clone {shown}: only one host can be reached by ssh")
         else:
             self._ssh = parts.hostname, allowed[0]
 
@@ -252,17 +278,14 @@ class _Work:
 
     async def _git(self, place: Path | None, *arguments: str, missing: bool = False) -> str:
         """What git writes. FetchFailed with its last words; with `missing`, that there is nothing is no failure."""
-        try:
-            process = await anyio.open_process(
-                ["git", *arguments],
-                cwd=place,
-                env=self._environment(),
-                stdin=-3,  # subprocess.DEVNULL
-                start_new_session=True,
-                umask=0o022,
-            )
-        except FileNotFoundError:
-            raise Unsupported("git is not installed: contexts from git need it") from None
+        process = await anyio.open_process(
+            ["/bin/sh", "-c", _LIMITED, str(self._limits.memory >> 10), *arguments],
+            cwd=place,
+            env=self._environment(),
+            stdin=-3,  # subprocess.DEVNULL
+            start_new_session=True,
+            umask=0o022,
+        )
         output, complaints = bytearray(), bytearray()
         try:
             async with anyio.create_task_group() as collecting:
@@ -279,10 +302,19 @@ class _Work:
             with anyio.CancelScope(shield=True):
                 await process.aclose()
         if code and not (missing and code == 1):
-            said = [line for line in complaints.decode("utf-8", "replace").splitlines() if line.strip()]
-            told = masked("".join(each for each in (said[-1] if said else f"exit code {code}") if each.isprintable()))
-            raise FetchFailed(f"cannot clone {self._repository.url}: git says {told[:_TOLD]!r}")
+            raise self._failure(code, complaints.decode("utf-8", "replace"))
         return output.decode("utf-8", "surrogateescape")
+
+    def _failure(self, code: int, complaints: str) -> StreamerError:
+        if code == _NOT_FOUND:
+            return Unsupported("git is not installed: contexts from git need it")
+        said = [line for line in complaints.splitlines() if line.strip()]
+        what = f"cannot clone {self._repository.url}"
+        if any("out of memory" in line.lower() for line in said if not line.startswith("remote:")):
+            return LimitExceeded(f"{what}: git needs more than {self._limits.memory} bytes of memory", limit="memory")
+        told = masked(_printable(said[-1] if said else f"exit code {code}"))
+        failure = _NotShallow if any("dumb http transport" in line for line in said) else FetchFailed
+        return failure(f"{what}: git says {told[:_TOLD]!r}")
 
     async def watch(self) -> None:
         """LimitExceeded once there is too much, for as long as this is not cancelled."""
@@ -292,6 +324,10 @@ class _Work:
                 raise LimitExceeded(
                     f"cannot clone {self._repository.url}: it has more than {self._limits.size} bytes", limit="size"
                 )
+
+
+def _printable(text: str) -> str:
+    return "".join(each for each in text if each.isprintable())
 
 
 async def _collected(stream: anyio.abc.ByteReceiveStream, into: bytearray, most: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 from anyio import to_thread
+from anyio.abc import TaskStatus
 
 from streamer.context import fetch, git, paths
 from streamer.context.addresses import Policy
@@ -19,6 +20,7 @@ from streamer.context.remote import remote
 from streamer.context.scratch import scratch
 from streamer.context.source import Kind, kind, masked
 from streamer.errors import InvalidRequest, NotFound
+from streamer.export.tasks import tasks
 from streamer.tar.source import Limits
 
 EVERY = ("https", "http", "git", "ssh")
@@ -56,12 +58,23 @@ async def opened(source: str, choices: Choices, network: Network, above: Path) -
 async def cloned(source: str, network: Network, above: Path) -> AsyncIterator[Path]:
     """The directory of a git repository that `URL#REF:SUBDIR` names. NotFound if there is none such in it."""
     repository = git.parsed(source)
-    made = scratch(above)
-    place = await to_thread.run_sync(made.__enter__)
-    try:
+    async with tasks() as group:
+        place = await group.start(_held, above)
         limits = git.Limits(size=network.size)
         async with git.checked_out(repository, place, network.policy, limits, network.transports) as top:
             yield await to_thread.run_sync(_inside, top, repository.subdirectory)
+        group.cancel_scope.cancel()
+
+
+async def _held(above: Path, *, task_status: TaskStatus[Path]) -> None:
+    """A scratch directory until this is cancelled. A task of its own: whoever serves a request may be cancelled twice,
+    and the second time it would leave a removal that has only begun."""
+    made = scratch(above)
+    with anyio.CancelScope(shield=True):
+        place = await to_thread.run_sync(made.__enter__)
+    try:
+        task_status.started(place)
+        await anyio.sleep_forever()
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(made.__exit__, None, None, None)

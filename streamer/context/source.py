@@ -6,6 +6,7 @@ import enum
 import re
 
 _GIT = re.compile(r"https?://.*\.git(#.+)?")
+_CREDENTIALS = re.compile(r"(?<=//)(?:[^/\s]*@|[^/:@\s]*:(?!\d*(?:[/?#]|$))[^@\s]*(?:@|$))")
 _TRANSPORTS = ("git://", "github.com/", "git@")
 
 
@@ -37,5 +38,6 @@ def _is_git(source: str) -> bool:
 
 
 def masked(source: str) -> str:
-    """The source for messages: without the credentials of a URL, and not too long."""
-    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", source[:500])
+    """The source for messages: without the credentials of a URL, those included that are not written as they have to
+    be (a password with a slash or a # in it), and not too long."""
+    return _CREDENTIALS.sub("***@", source[:500])

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from aiohttp import web
 
+from streamer.context import git as gits
+from streamer.context.addresses import Policy, parsed
+from streamer.context.git import Limits, checked_out
 
-def git(place: Path, *arguments: str | Path) -> str:
+HERE = parsed(["127.0.0.1"])
+
+
+def git(place: Path, *arguments: str | Path, given: str = "") -> str:
     environment = {
         "PATH": os.defpath, "HOME": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
     }  # fmt: skip
     command = ["git", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=main", *map(str, arguments)]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=place, env=environment, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -67,6 +75,23 @@ async def served(root: Path, asked: list[web.Request] | None = None, dumb: bool 
         status = int(headers.pop("Status", "200").split()[0])
         return web.Response(status=status, headers=headers, body=rest)
 
+    async with listening(handle) as url:
+        yield url
+
+
+@asynccontextmanager
+async def redirecting(target: str) -> AsyncIterator[str]:
+    """The base URL of a server that answers everything with a redirect."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(target + request.path_qs.partition(".git")[2])
+
+    async with listening(handle) as url:
+        yield url
+
+
+@asynccontextmanager
+async def listening(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
     app = web.Application(client_max_size=1 << 30, handler_args={"auto_decompress": False})
     app.router.add_route("*", "/{rest:.*}", handle)
     runner = web.AppRunner(app, access_log=None)
@@ -77,3 +102,40 @@ async def served(root: Path, asked: list[web.Request] | None = None, dumb: bool 
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def daemon(root: Path) -> Iterator[str]:
+    """The base URL of git's own server, which serves every repository below `root`."""
+    command = ["git", "daemon", "--inetd", "--export-all", f"--base-path={root}", str(root)]
+    environment = {"PATH": os.defpath, "HOME": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_COUNT": "1"}
+    environment |= {"GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                subprocess.run(command, stdin=connection, stdout=connection, env=environment, timeout=60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"git://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+async def files(source: str, place: Path, policy: Policy = HERE, limits: Limits | None = None) -> dict[str, str]:
+    """What is checked out, but for what is git's own."""
+    place.mkdir(exist_ok=True)
+    async with checked_out(gits.parsed(source), place, policy, limits or Limits()) as found:
+        return {
+            str(path.relative_to(found)): path.read_text()
+            for path in sorted(found.rglob("*"))
+            if path.is_file() and ".git" not in path.relative_to(found).parts
+        }

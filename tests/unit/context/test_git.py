@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support.gits import git, repository, served
+from support.gits import files, git, repository, served
 
 from streamer.context import git as gits
-from streamer.context.addresses import Policy, parsed
-from streamer.context.git import Limits, Repository, checked_out
+from streamer.context.addresses import Policy
+from streamer.context.git import Limits, Repository
 from streamer.context.source import Kind, kind, masked
 from streamer.errors import (
     FetchFailed,
@@ -25,8 +25,6 @@ from streamer.errors import (
     StreamerError,
     Unsupported,
 )
-
-HERE = parsed(["127.0.0.1"])
 
 
 @pytest.fixture
@@ -41,17 +39,6 @@ def root(tmp_path: Path) -> Path:
     git(place, "tag", "v1")
     repository(place, {"sub/a": "2", "new": "x"})
     return tmp_path / "served"
-
-
-async def files(source: str, place: Path, policy: Policy = HERE, limits: Limits | None = None) -> dict[str, str]:
-    """What is checked out, but for what is git's own."""
-    place.mkdir(exist_ok=True)
-    async with checked_out(gits.parsed(source), place, policy, limits or Limits()) as found:
-        return {
-            str(path.relative_to(found)): path.read_text()
-            for path in sorted(found.rglob("*"))
-            if path.is_file() and ".git" not in path.relative_to(found).parts
-        }
 
 
 NEW = {"Dockerfile": "FROM scratch\n", "new": "x", "run.sh": "#!/bin/sh", "sub/a": "2"}
