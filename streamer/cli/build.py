@@ -22,8 +22,9 @@ def build(
         str,
         typer.Argument(
             metavar="CONTEXT",
-            help="A directory, without what its .dockerignore leaves out; an archive in any compression, or a bare "
-            "Dockerfile: - for standard input, or an http(s) URL; or a git repository, as URL#REF:DIRECTORY.",
+            help="A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL "
+            "of an archive or of a Dockerfile; or - for standard input: an archive in any compression, or a bare "
+            "Dockerfile.",
             show_default=False,
         ),
     ],

@@ -1,4 +1,4 @@
-"""The work of `streamer build`: the context, the steps as they are done, an image."""
+"""The work of `streamer build`, `copy` and `add`: the context, the steps as they are done, an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from streamer.build import contexts
+from streamer.build import contexts, copying
 from streamer.build.building import build
 from streamer.build.order import Order
 from streamer.build.progress import Line, Say, fetching
@@ -24,8 +24,8 @@ from streamer.cli.complain import printable
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
-from streamer.context import git
 from streamer.context.fetch import Limits as FetchLimits
+from streamer.context.opening import EVERY, Network
 from streamer.context.source import Kind, kind
 from streamer.context.tree import Hashing
 from streamer.errors import InvalidRequest
@@ -53,6 +53,18 @@ async def built(service: Service, order: Order, context: str, file: str | None, 
     return image.id
 
 
+async def copied(service: Service, order: copying.Order, directory: str) -> copying.Copied:
+    """The work of `streamer copy` and `streamer add`, with `directory` as the context."""
+    limits = Limits(total=service.settings.max_import_bytes)
+    local = service.local
+    opened = partial(contexts.of_directory, os.fsencode(directory), b"", Hashing.DOCKER_24)
+    with _downloads(_say("quiet"), "") as advance:
+        how = Fetching(policy(service.settings), FetchLimits(size=service.settings.max_import_bytes), advance)
+        async with contexts.entered(opened) as given:
+            workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, Hashing.DOCKER_24, limits, how)
+            return await copying.copied(order, workshop=workshop, look_up=local.image, naming=local)
+
+
 @asynccontextmanager
 async def _given(
     service: Service, context: str, file: str | None, hashing: Hashing, limits: Limits
@@ -62,19 +74,19 @@ async def _given(
         raise InvalidRequest(
             "the Dockerfile can come from standard input only if the context is a directory", parameter="file"
         )
+    allowed, size = policy(service.settings), service.settings.max_import_bytes
     if what is Kind.GIT:
-        limits_of_git = git.Limits(size=service.settings.max_import_bytes)
+        network = Network(allowed, EVERY, size)
         async with (
             service.local.scratch() as place,
-            contexts.of_git(context, file, place, policy(service.settings), limits_of_git, hashing) as given,
+            contexts.of_repository(context, file, place, hashing, network) as given,
         ):
             yield given
         return
     if what is Kind.URL:
-        how = policy(service.settings), FetchLimits(size=service.settings.max_import_bytes)
         async with (
             service.local.scratch() as place,
-            contexts.of_url(context, file, place, limits, *how) as given,
+            contexts.of_url(context, file, place, limits, allowed, FetchLimits(size=size)) as given,
         ):
             yield given
         return

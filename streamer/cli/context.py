@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,7 @@ import typer
 from streamer.cli.export import compression_named, send, tell
 from streamer.cli.options import Compression, Owner
 from streamer.cli.running import settings, storeless
-from streamer.errors import InvalidRequest, Unsupported
+from streamer.errors import InvalidRequest
 from streamer.sinks.address import is_object
 
 if TYPE_CHECKING:
@@ -24,8 +26,9 @@ def context(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A directory, without what its .dockerignore leaves out; or - for standard input: an archive in any "
-            "compression, or a bare Dockerfile.",
+            help="A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL "
+            "of an archive or of a Dockerfile; or - for standard input: an archive in any compression, or a bare "
+            "Dockerfile.",
             show_default=False,
         ),
     ],
@@ -79,8 +82,6 @@ def context(
     """
     if file is not None and (not file or "\0" in file):
         raise InvalidRequest("--file is empty or holds a NUL", parameter="file")
-    if "://" in source or source.startswith(("git@", "github.com/")):
-        raise Unsupported(f"cannot make a context of {_masked(source)}: give a directory, or - for standard input")
 
     async def command(service: Service) -> None:
         import anyio
@@ -92,8 +93,12 @@ def context(
         from streamer.cli.uploading import uploaded
         from streamer.context.directory import plan_directory
         from streamer.context.incoming import plan_incoming
+        from streamer.context.opening import EVERY, Network
+        from streamer.context.opening import opened as elsewhere
         from streamer.context.plan import Choices
         from streamer.context.plan import Owner as Owners
+        from streamer.context.source import Kind, kind
+        from streamer.service import policy
         from streamer.tar.compression import Compression as Compressions
         from streamer.tar.source import Limits
 
@@ -110,7 +115,13 @@ def context(
             else:
                 tell(await send(service, plan, output, replace=not no_overwrite))
 
-        if source != "-":
+        found = kind(source, is_directory=os.path.isdir(source))  # noqa: ASYNC240
+        if found in (Kind.GIT, Kind.URL):
+            network = Network(policy(service.settings), EVERY, service.settings.max_import_bytes)
+            async with elsewhere(source, choices, network, Path(tempfile.gettempdir())) as there:
+                await write(there.plan)
+            return
+        if found is Kind.DIRECTORY:
             made = await anyio.to_thread.run_sync(plan_directory, os.fsencode(source), choices)
             await write(made.plan)
             return
@@ -128,12 +139,3 @@ def context(
                 tasks.cancel_scope.cancel()
 
     storeless(settings(context, None, None), command)
-
-
-def _masked(source: str) -> str:
-    """Without the credentials of a URL."""
-    scheme, found, rest = source.partition("://")
-    if not found:
-        return repr(source)
-    authority, slash, path = rest.partition("/")
-    return repr(f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}")

@@ -6,7 +6,6 @@ It passes through as it comes, or is taken in: extracted below a directory of it
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,9 @@ from streamer.changeset.apply import Applier, Whiteouts
 from streamer.changeset.apply import Limits as Bounds
 from streamer.changeset.descriptor import DIRECTORY as OPEN_DIRECTORY
 from streamer.changeset.member import clean
-from streamer.changeset.removal import remove
 from streamer.context.generate import plan_dockerfile
 from streamer.context.plan import DOCKERFILE, Choices, Context, Owner
+from streamer.context.scratch import scratch
 from streamer.context.tree import RecordedTree
 from streamer.errors import InvalidArchive, InvalidRequest, LimitExceeded
 from streamer.export.closing import closing
@@ -83,19 +82,12 @@ def taken_in(source: Source, directory: Path, *, limits: Limits) -> Iterator[Rec
     """The archive extracted below `directory`, in a new directory that goes when the block is left; with the sums of
     its members as they came. Blocks. InvalidArchive, LimitExceeded, StorageFull, NotPermitted: nothing is left then.
     """
-    above = os.open(directory, OPEN_DIRECTORY)
-    try:
-        name = os.fsencode(os.path.basename(tempfile.mkdtemp(prefix="context-", dir=directory)))
+    with scratch(directory) as place:
+        root = os.open(place, OPEN_DIRECTORY)
         try:
-            root = os.open(name, OPEN_DIRECTORY, dir_fd=above)
-            try:
-                yield RecordedTree(root, _extracted(source, root, limits))
-            finally:
-                os.close(root)
+            yield RecordedTree(root, _extracted(source, root, limits))
         finally:
-            remove(above, name, name)  # shutil.rmtree fails on trees that are deep enough
-    finally:
-        os.close(above)
+            os.close(root)
 
 
 def _extracted(source: Source, root: int, limits: Limits) -> Sums:

@@ -96,10 +96,13 @@ class Export(_Body):
 
 
 class ContextSource(_Body):
-    """A build context to be made: of a URL, or of texts."""
+    """A build context to be made: of a repository or a URL, or of texts."""
 
     source: str | None = Field(
-        default=None, min_length=1, max_length=8192, description="An http(s) URL of an archive or of a Dockerfile."
+        default=None,
+        min_length=1,
+        max_length=8192,
+        description="A git repository as URL#REF:SUBDIR, or the http(s) URL of an archive or of a Dockerfile.",
     )
     dockerfile: str | None = Field(default=None, min_length=1, description="The Dockerfile's text.")
     files: dict[str, str] = Field(default={}, max_length=10_000, description="Further files: texts by their names.")

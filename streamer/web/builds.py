@@ -22,6 +22,7 @@ from streamer.build.progress import Line, Say, failed, fetching
 from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
 from streamer.context.fetch import Limits as FetchLimits
+from streamer.context.opening import WEB, Network
 from streamer.context.source import Kind, kind, masked
 from streamer.context.tree import Hashing
 from streamer.errors import Busy, ConsumerGone, InvalidRequest, NotPermitted, StreamerError, Unsupported
@@ -113,7 +114,8 @@ def _given(
     if site.fetch is None:
         raise NotPermitted("this service fetches nothing for its clients: the setting fetch allows it")
     if found is Kind.GIT:
-        raise Unsupported("contexts from git are made by the command `streamer context`, not by the service")
+        network = Network(site.fetch, WEB, site.max_import_bytes)
+        return contexts.of_repository(url, file, place, values.get("hashing", Hashing.DOCKER_24), network)
     return contexts.of_url(url, file, place, limits, site.fetch, FetchLimits(size=site.max_import_bytes))
 
 

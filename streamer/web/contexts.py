@@ -9,14 +9,13 @@ from aiohttp import web
 from anyio import to_thread
 
 from streamer.context.feed import fed
-from streamer.context.fetch import Limits as Fetching
 from streamer.context.generate import plan_files
 from streamer.context.incoming import plan_incoming
+from streamer.context.opening import WEB, Network, opened
 from streamer.context.plan import DOCKERFILE, Choices, Context, Owner
-from streamer.context.remote import remote
-from streamer.context.source import Kind, kind, masked
 from streamer.errors import InvalidRequest, NotPermitted, Unsupported
 from streamer.export.plan import ExportPlan
+from streamer.stores.local.store import LocalStore
 from streamer.tar.compression import Compression
 from streamer.tar.source import Limits
 from streamer.web import respond
@@ -52,16 +51,13 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
 
 
 async def _fetched(request: web.Request, site: Site, source: str, choices: Choices) -> web.StreamResponse:
-    found = kind(source, is_directory=False)
-    if found in (Kind.INPUT, Kind.DIRECTORY):
-        raise InvalidRequest(f"source: {masked(source)!r} is no URL", parameter="source")
     if site.fetch is None:
         raise NotPermitted("this service fetches nothing for its clients: the setting fetch allows it")
-    if found is Kind.GIT:
-        raise Unsupported("contexts from git are made by the command `streamer context`, not by the service")
-    limits = Limits(total=site.max_import_bytes)
-    fetching = Fetching(size=site.max_import_bytes)
-    async with remote(source, choices, policy=site.fetch, fetching=fetching, limits=limits) as context:
+    local = site.local
+    if not isinstance(local, LocalStore):
+        raise Unsupported("no embedded store is served here, so there is nowhere to clone to")
+    network = Network(site.fetch, WEB, site.max_import_bytes)
+    async with local.scratch() as above, opened(source, choices, network, above) as context:
         return await _answered(request, context.plan)
 
 

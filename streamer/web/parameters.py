@@ -166,6 +166,31 @@ HASHING = _choice("hashing", "Which Docker's way to write hashes of copied files
 BUILD = (TAG, REMOTE, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
 
 CONTEXT = (OWNER, COMPRESSION, DOCKERFILE)
+ONTO = Parameter(
+    "image", "What is copied onto; `scratch` for nothing.", {"type": "string", "minLength": 1}, _file, required=True
+)
+SOURCE = Parameter(
+    "source",
+    "What is copied, wildcards as in a Dockerfile; may be repeated.",
+    {"type": "string", "minLength": 1},
+    _file,
+    many=True,
+    required=True,
+)
+PLACE = Parameter(
+    "destination",
+    "The path in the image; a directory if it ends in a slash.",
+    {"type": "string", "minLength": 1},
+    _file,
+    required=True,
+)
+ADD = Parameter("add", "`true`: as ADD, which unpacks archives and fetches URLs.", {"type": "boolean"}, _flag)
+CHOWN = Parameter(
+    "chown", "Whose the files become: USER or USER:GROUP, names that the image knows, or numbers.", {"type": "string"}
+)
+CHMOD = Parameter("chmod", "The mode of all of them, octal.", {"type": "string", "pattern": "^[0-7]{1,5}$"})
+COPY = (ONTO, SOURCE, PLACE, ADD, CHOWN, CHMOD, TAG, NOCACHE, HASHING)
+
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH, LENGTH)
 CONTAINER = (*ARCHIVE, PAUSE)
 JOBS = (STATE, DESTINATION, LIMIT)

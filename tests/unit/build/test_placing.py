@@ -130,10 +130,10 @@ UNPACKED = (
     d("new/implied/deep/"),
     d("new/in/", 0o711, (3, 0)),
     Record(b"new/in/link", "l", 0o777, (0, 0), 0, b"file"),
-    f("new/in/file", 0o640, 6, (3, 4)),
+    f("new/in/file", 0o644, 6),
     f("new/implied/deep/file", 0o600, 4),
     f("new/in/file2", 0o600, 5),
-    Record(b"new/in/hard", "h", 0o640, (3, 4), 0, b"new/in/file"),
+    Record(b"new/in/hard", "h", 0o644, (0, 0), 0, b"new/in/file"),
 )
 
 CASES: dict[str, tuple[list[str], str, dict[str, object], list[Record]]] = {
