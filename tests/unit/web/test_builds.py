@@ -345,7 +345,9 @@ def test_a_context_from_a_url(site: Site, keys: Keys, remote: Remote, name: str)
         assert lines(answer.body)[-1]["stream"].startswith("Successfully built")  # type: ignore[index]
 
 
-@pytest.mark.parametrize("url", ["http://10.0.0.1/x", "file:///etc/passwd", "/etc", "-", "http://10.0.0.1/y.git", "git@x:y"])
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1/x", "file:///etc/passwd", "/etc", "-", "http://10.0.0.1/y.git", "git@x:y"]
+)
 def test_urls_that_are_not_fetched(site: Site, keys: Keys, url: str) -> None:
     answer = post(site, keys, b"", f"?remote={quote(url, safe='')}")
     assert answer.status in (400, 403, 422)
