@@ -17,14 +17,20 @@ How a request becomes bytes (read along, top to bottom):
     sinks             into object storage or a file: parts and ranges, several at a time; visible only when complete
     jobs              the same as durable jobs: queued, resumed by the next process, ended once
 
+And how an image comes into being without a container:
+
+    context           what a builder is given: directories, archives, URLs, git repositories; files, and their hashes
+    build             a Dockerfile without RUN, or one COPY: language -> stages -> steps; each is a layer, made of the
+                      picked files while the embedded store takes it in, or found in its cache
+
 Leaving the block ends the thread's work at its next chunk; its `with` blocks release leases and descriptors.
 A failure crosses the pipe as an exception: no stream ends cleanly that is not whole.
 
 Around it, in a service: `entrance` (who gets in: `access` has tokens and scopes, `web` TLS and limits), `systemd`, and
 what is told of it: `log`, `metrics`, `tracing`, `lag`.
 
-Imports go one way: cli, service -> web -> jobs -> sinks -> export -> drivers, stores -> mounts, changeset, tar -> oci,
-access, database -> errors.
+Imports go one way: cli, service -> web -> build -> jobs -> sinks, context -> export -> drivers, stores -> mounts,
+changeset, tar -> oci, access, database -> errors.
 """
 
 __version__ = "0.1.0"

@@ -24,22 +24,21 @@ from streamer.build.script import MAX_SIZE
 from streamer.changeset.descriptor import open_in_root
 from streamer.changeset.failures import reading_failed
 from streamer.changeset.patterns import Patterns
-from streamer.context import directory, git, incoming
+from streamer.context import directory, incoming
 from streamer.context.addresses import Policy
 from streamer.context.feed import fed
 from streamer.context.fetch import Limits as Fetching
 from streamer.context.fetch import fetch
-from streamer.context.opening import Network
+from streamer.context.opening import Network, cloned
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE
 from streamer.context.remote import is_text
 from streamer.context.tree import DirectoryTree, Hashing, Tree
-from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, NotFound, SourceFailed, shown
+from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, SourceFailed, shown
 from streamer.tar.source import Headed, Limits, Source
 
 T = TypeVar("T")
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _HEAD = 512
 
 
@@ -117,15 +116,16 @@ async def of_url(
 async def of_repository(
     source: str, file: str | None, place: Path, hashing: Hashing, network: Network
 ) -> AsyncIterator[Given]:
-    """What `URL#REF:SUBDIR` names, checked out below `place`, which the caller removes. `file` is the Dockerfile's path
-    in it. The errors of `git.checked_out`; NotFound and InvalidRequest as `of_directory` has them.
+    """A directory of a git repository, `URL#REF:SUBDIR`, cloned below `place`; `file` is the Dockerfile's path in it.
+
+    InvalidRequest for a Dockerfile elsewhere; besides, the errors of `cloned` and `of_directory`.
     """
-    repository, limits = git.parsed(source), git.Limits(size=network.size)
-    async with (
-        git.checked_out(repository, place, network.policy, limits, network.transports) as checkout,
-        entered(lambda: _below(checkout, repository.subdirectory, file, hashing)) as given,
-    ):
-        yield given
+    async with cloned(source, network, place) as top:
+        inside = None if file is None else os.path.join(top, file)
+        if inside is not None and _inside(os.fsencode(top), inside) is None:
+            raise InvalidRequest(f"the Dockerfile {file!r} lies outside of the repository", parameter="dockerfile")
+        async with entered(lambda: of_directory(os.fsencode(top), inside, hashing)) as given:
+            yield given
 
 
 @asynccontextmanager
@@ -137,21 +137,6 @@ async def entered(block: Callable[[], AbstractContextManager[T]]) -> AsyncIterat
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(stack.close)
-
-
-@contextmanager
-def _below(top: Path, subdirectory: str, file: str | None, hashing: Hashing) -> Iterator[Given]:
-    """A directory that others have filled: links in it lead nowhere else."""
-    above = directory.opened(os.fsencode(top))
-    try:
-        root = open_in_root(above, os.fsencode(subdirectory) or b".", _DIRECTORY)
-    finally:
-        os.close(above)
-    try:
-        tree = DirectoryTree(root, Patterns(directory.ignored(root)), hashing=hashing)
-        yield Given(tree, *_in_context(root, None if file is None else os.fsencode(file)))
-    finally:
-        os.close(root)
 
 
 def _in_context(root: int, name: bytes | None) -> tuple[bytes, str]:

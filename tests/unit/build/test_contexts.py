@@ -13,12 +13,12 @@ from support.images import directory, file, layer, link, symlink
 from streamer.build import contexts
 from streamer.build.contexts import Given
 from streamer.context.addresses import parsed
-from streamer.context.opening import EVERY, Network
+from streamer.context.opening import WEB, Network
 from streamer.context.tree import Hashing
 from streamer.errors import InvalidArchive, InvalidRequest, LimitExceeded, NotFound, StreamerError
 from streamer.tar.source import Limits
 
-HERE = parsed(["127.0.0.1"])
+NETWORK = Network(parsed(["127.0.0.1"]), WEB, 1 << 24)
 TEXT = b"FROM scratch\n"
 
 
@@ -146,9 +146,7 @@ def test_hostile_archives(tmp_path: Path, name: str) -> None:
 
 async def of_git(source: str, place: Path, dockerfile: str | None = None) -> tuple[bytes, list[bytes]]:
     place.mkdir(exist_ok=True)
-    async with contexts.of_repository(
-        source, dockerfile, place, Hashing.DOCKER_24, Network(HERE, EVERY, 1 << 30)
-    ) as given:
+    async with contexts.of_repository(source, dockerfile, place, Hashing.DOCKER_24, NETWORK) as given:
         return given.dockerfile, [name for name in names(given) if not name.startswith(b".git")]
 
 
