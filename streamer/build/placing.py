@@ -108,6 +108,9 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
             view.touch(target)
     else:
         packed = Packed(item.tree.root, item.path, manner.limits)
+        status = item.tree.status(item.path)
+        if status is not None:
+            item.tree.check(item.path, status)
         if manner.unpack and not item.fetched and packed.is_archive():
             unpack(view, packed, target)
             return packed
@@ -134,6 +137,7 @@ def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | 
             entry = _rebased(made[0], path, item.path, target)
             view.make_directory(path.rpartition(b"/")[0], given or ROOT, given or ROOT)
             view.lay(path, _owned(entry, given, manner.mode))
+            item.tree.check(node.path, node.stat)
             if entry.type == REGULAR and entry.size:
                 view.contents[path] = _Source(item.tree.root, node.path, node.stat)
 
@@ -166,14 +170,20 @@ def _content(source: _Source) -> Iterator[bytes]:
     except OSError as error:
         raise SourceChanged(f"cannot copy {shown(source.path)}: {error.strerror}") from None
     try:
-        now, then = os.fstat(fd), source.status
-        if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != (
-            then.st_dev,
-            then.st_ino,
-            then.st_size,
-            then.st_mtime_ns,
-        ):
-            raise SourceChanged(f"cannot copy {shown(source.path)}: it changed meanwhile")
-        yield from content.blocks(fd, then.st_size, source.path)
+        _unchanged(fd, source)
+        yield from content.blocks(fd, source.status.st_size, source.path)
+        _unchanged(fd, source)
     finally:
         os.close(fd)
+
+
+def _unchanged(fd: int, source: _Source) -> None:
+    now, then = os.fstat(fd), source.status
+    if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+        then.st_dev,
+        then.st_ino,
+        then.st_size,
+        then.st_mtime_ns,
+        then.st_ctime_ns,
+    ):
+        raise SourceChanged(f"cannot copy {shown(source.path)}: it changed meanwhile")

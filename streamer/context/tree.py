@@ -19,7 +19,7 @@ from streamer.changeset.descriptor import open_below
 from streamer.changeset.patterns import Patterns, Selection
 from streamer.changeset.walk import walk
 from streamer.context import paths
-from streamer.errors import NotFound, SourceChanged
+from streamer.errors import NotFound, SourceChanged, shown
 from streamer.export.closing import closing
 from streamer.export.items import Cursor
 from streamer.export.pack import Packer
@@ -64,12 +64,17 @@ class Tree(Protocol):
         """The TarSum of the member of that path, hexadecimal; None if there is none. SourceChanged, SourceFailed."""
         ...
 
+    def check(self, path: bytes, status: os.stat_result) -> None:
+        """SourceChanged if a file that was hashed is another one by now: what is copied must be what was hashed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Header:
     told: bytes
     size: int
     """Of the content that the sum goes over."""
+    identity: tuple[int, ...]
 
 
 class DirectoryTree:
@@ -128,7 +133,14 @@ class DirectoryTree:
             for node in nodes:
                 made = packer.entry(node) if node.path else None
                 if made is not None:
-                    yield node.path, _header(made[0], node.stat.st_mode, self._hashing)
+                    yield node.path, _header(made[0], node.stat, self._hashing)
+
+    def check(self, path: bytes, status: os.stat_result) -> None:
+        if self._headers is None or not path:
+            return
+        if path not in self._headers:
+            raise SourceChanged(f"cannot read {shown(path)}: it was not there a moment ago")
+        _check(path, self._headers[path], status)
 
 
 class _Whole:
@@ -146,6 +158,9 @@ class _Whole:
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start)
+
+    def check(self, path: bytes, status: os.stat_result) -> None:
+        pass  # nobody else writes here
 
 
 class RecordedTree(_Whole):
@@ -188,7 +203,7 @@ class RootTree(_Whole):
         if made is None:
             return None
         entry = made[0]
-        return _summed(self.root, path, _header(entry, node.stat.st_mode, self._hashing))
+        return _summed(self.root, path, _header(entry, node.stat, self._hashing))
 
 
 def _packer(owner: tuple[int, int] | None) -> Packer:
@@ -196,12 +211,25 @@ def _packer(owner: tuple[int, int] | None) -> Packer:
     return Packer(Options(owner=owner), Session(MountTable(), Report(), lambda: None), Cursor(read=False), live=False)
 
 
-def _header(entry: Entry, mode: int, hashing: Hashing) -> _Header:
+def _header(entry: Entry, status: os.stat_result, hashing: Hashing) -> _Header:
     said = entry.mode
     if hashing is Hashing.DOCKER_23:
-        said |= stat.S_IFMT(mode)
+        said |= stat.S_IFMT(status.st_mode)
     told = tarsum.told(entry, Written(entry.type, said, entry.size), Version.V1)
-    return _Header(told, entry.size if entry.type == REGULAR else 0)
+    return _Header(told, entry.size if entry.type == REGULAR else 0, _identity(status))
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What tells one version of a file from another. Of a directory only what its header says: it is not read."""
+    known = (status.st_mode, status.st_uid, status.st_gid)
+    if stat.S_ISDIR(status.st_mode):
+        return known
+    return (*known, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _check(path: bytes, header: _Header, status: os.stat_result) -> None:
+    if header.identity != _identity(status):
+        raise SourceChanged(f"cannot read {shown(path)}: it changed meanwhile")
 
 
 def _summed(root: int, path: bytes, header: _Header) -> str:
@@ -210,10 +238,11 @@ def _summed(root: int, path: bytes, header: _Header) -> str:
     try:
         fd = open_below(root, path, _READ)
     except OSError as error:
-        raise SourceChanged(f"cannot read {os.fsdecode(path)!r}: {error.strerror}") from None
+        raise SourceChanged(f"cannot read {shown(path)}: {error.strerror}") from None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise SourceChanged(f"cannot read {os.fsdecode(path)!r}: it was replaced")
-        return tarsum.entry_sum(header.told, content.blocks(fd, header.size, path))
+        _check(path, header, os.fstat(fd))
+        found = tarsum.entry_sum(header.told, content.blocks(fd, header.size, path))
+        _check(path, header, os.fstat(fd))  # a file that was written while it was read has no sum
+        return found
     finally:
         os.close(fd)

@@ -19,6 +19,7 @@ from streamer.build.building import build
 from streamer.build.order import Order, names
 from streamer.build.workshop import LocalWorkshop
 from streamer.context.tree import Hashing
+from streamer.errors import SourceChanged
 from streamer.export.exporter import exporter
 from streamer.stores.base import Image
 from streamer.stores.local.store import LocalStore
@@ -202,3 +203,31 @@ async def test_pruning_keeps_what_a_name_needs(builds: Builds) -> None:
     await builds.store.prune()
     assert (await builds.build()).id == first.id
     assert builds.hits == 6
+
+
+MEANWHILE = {
+    "content": lambda context: (context / "one").write_text("other"),
+    "mode": lambda context: (context / "one").chmod(0o600),
+    "another": lambda context: (context / "dir/new").touch(),
+    "archive": lambda context: (context / "two").write_text("other"),
+}
+
+
+@pytest.mark.parametrize("change", MEANWHILE)
+async def test_what_changes_after_it_was_hashed_is_not_copied(
+    builds: Builds, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Otherwise the cache would know other bytes under that hash."""
+    real, asked = LocalWorkshop.cached, 0
+
+    async def cached(workshop: LocalWorkshop, key: str) -> Image | None:
+        nonlocal asked
+        asked += 1
+        found = await real(workshop, key)
+        if asked == (2 if change != "archive" else 5):
+            MEANWHILE[change](builds.context)
+        return found
+
+    monkeypatch.setattr(LocalWorkshop, "cached", cached)
+    with pytest.raises(SourceChanged):
+        await builds.build()
