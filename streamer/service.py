@@ -168,6 +168,7 @@ async def serve(settings: Settings, *, ready: Callable[[list[str]], None] | None
                 stall_timeout=settings.stall_timeout,
                 upload_timeout=settings.upload_timeout,
                 max_import_bytes=settings.max_import_bytes,
+                builds=anyio.CapacityLimiter(settings.max_builds),
                 fetch=policy(settings) if settings.fetch else None,
                 hosts=settings.hosts,
                 keys=door.keys,

@@ -137,6 +137,9 @@ class Settings(BaseSettings):
         30 * 86_400, gt=0, description="Seconds after its end that an export job can still be asked for."
     )
     max_import_bytes: int = Field(256 * GiB, gt=0, description="Bytes that one import may unpack to.")
+    max_builds: int = Field(
+        4, ge=1, le=1000, description="Builds and copies over HTTP that may be under way at a time."
+    )
     fetch: bool = Field(
         False,
         description="Whether the service fetches for its clients: URLs of ADD in builds, contexts by URL and git. "

@@ -8,28 +8,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from streamer.build import changes, keys, progress, runtime
+from streamer.build import progress, runtime, steps
 from streamer.build.arguments import Arguments
 from streamer.build.dockerfile import Dockerfile
 from streamer.build.instruction import Add, Copy, Instruction, Workdir
 from streamer.build.preparation import Origin, Prepared, placed
 from streamer.build.progress import Say
-from streamer.build.runtime import Runtime
 from streamer.build.state import State
+from streamer.build.steps import Step
 from streamer.errors import ConsumerGone, InvalidRequest, StreamerError
 from streamer.oci import digest as digests
 from streamer.stores.base import Image
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The image of one instruction, decided: on `parent` (None: nothing), with this configuration, under this key."""
-
-    parent: Image | None
-    runtime: Runtime
-    created_by: str
-    author: str
-    key: str
 
 
 class Files(Protocol):
@@ -156,6 +145,7 @@ class Builder:
         return _Result(base, State(found.having(OnBuild=None), arguments))
 
     async def _instruction(self, given: Instruction, result: _Result, origins: Mapping[str, Origin]) -> None:
+        failure: StreamerError | None = None
         try:
             expanded = result.state.expanded(given, self.dockerfile.escape)
             if isinstance(expanded, (Copy, Add)):
@@ -165,11 +155,11 @@ class Builder:
         except ConsumerGone:
             raise
         except StreamerError as error:
-            if result.changed and self.options.keep_failed:
-                await self._keep(result)
-            raise placed(error, self.dockerfile.name, given.line) from error
-        if self.options.keep:
+            failure = error
+        if self.options.keep if failure is None else self.options.keep_failed and result.changed:
             await self._keep(result)
+        if failure is not None:
+            raise placed(failure, self.dockerfile.name, given.line) from failure
 
     async def _keep(self, result: _Result) -> None:
         if result.image is not None:
@@ -181,7 +171,7 @@ class Builder:
         a stage, makes the working directory besides."""
         state, created_by = result.state.after(given)
         directory = "" if result.settled and not isinstance(given, Workdir) else state.runtime.working_directory
-        step = self._decided(result.image, state, created_by, "")
+        step = steps.decided(result.image, state.runtime, created_by, state.author)
         image = await self._cached(step)
         if image is None:
             image = await self.workshop.make(step, directory)
@@ -190,11 +180,9 @@ class Builder:
     async def _files(self, given: Copy | Add, result: _Result, origins: Mapping[str, Origin]) -> None:
         state = result.state
         async with self._taken(given, result, origins) as files:
-            name = "COPY" if isinstance(given, Copy) else "ADD"
             chown = self.workshop.chown(given.chown) if given.chown else ""
-            chmod = f"--chmod={given.chmod} " if given.chmod else ""
-            text = f"{name} {chown}{chmod}{files.hash} in {given.destination} "
-            step = self._decided(result.image, state, changes.made(state.runtime, text), files.others)
+            text = steps.text(given, state.runtime, chown, files.hash)
+            step = steps.decided(result.image, state.runtime, text, state.author, files.others)
             image = await self._cached(step)
             result.image = await files.make(step) if image is None else image
         result.changed = True
@@ -209,13 +197,6 @@ class Builder:
                 raise InvalidRequest(f"stage {name} has no files to copy")
         async with self.workshop.files(given, origin, result.image, result.state.runtime.working_directory) as files:
             yield files
-
-    def _decided(self, parent: Image | None, state: State, created_by: str, files: str) -> Step:
-        identity = parent.id if parent is not None else None
-        config = state.runtime.having(Image=identity or "")
-        return Step(
-            parent, config, created_by, state.author, keys.key(identity, config, created_by, state.author, files)
-        )
 
     async def _cached(self, step: Step) -> Image | None:
         if not self.options.cache:

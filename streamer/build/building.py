@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from anyio import to_thread
+
 from streamer.build import dockerfile
 from streamer.build.builder import Builder, Workshop
 from streamer.build.order import Order
@@ -27,7 +29,7 @@ async def build(
     Unsupported, NotFound, … with file and line in the message and in `details`. Images of the steps before a failure
     stay, for the cache, and no name is given.
     """
-    found = dockerfile.read(data, name)
+    found = await to_thread.run_sync(dockerfile.read, data, name)
     if order.target:
         found = found.up_to(order.target)
     found = found.labelled(order.labels)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,15 +24,22 @@ from streamer.build.script import MAX_SIZE
 from streamer.changeset.descriptor import open_in_root
 from streamer.changeset.failures import reading_failed
 from streamer.changeset.patterns import Patterns
-from streamer.context import directory, incoming
+from streamer.context import directory, git, incoming
+from streamer.context.addresses import Policy
+from streamer.context.feed import fed
+from streamer.context.fetch import Limits as Fetching
+from streamer.context.fetch import fetch
+from streamer.context.opening import Network
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE
+from streamer.context.remote import is_text
 from streamer.context.tree import DirectoryTree, Hashing, Tree
-from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, SourceFailed, shown
+from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, NotFound, SourceFailed, shown
 from streamer.tar.source import Headed, Limits, Source
 
 T = TypeVar("T")
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _HEAD = 512
 
 
@@ -82,6 +96,39 @@ def of_source(source: Source, file: str | None, place: Path, limits: Limits) -> 
 
 
 @asynccontextmanager
+async def of_url(
+    url: str, file: str | None, place: Path, limits: Limits, policy: Policy, fetching: Fetching
+) -> AsyncIterator[Given]:
+    """What is behind a URL: an archive or a bare Dockerfile, as `of_source` has them. Fetched before the block begins.
+
+    Unsupported for another Content-Type; besides, the errors of `fetch` and `of_source`.
+    """
+    async with AsyncExitStack() as stack:
+        async with fetch(url, policy, fetching) as found, fed(found.read) as feed:
+            if is_text(found):
+                given = Given(None, await to_thread.run_sync(limited, feed), DOCKERFILE.decode())
+            else:
+                opened = entered(lambda: of_source(feed, file, place, limits))
+                given = await stack.enter_async_context(opened)
+        yield given
+
+
+@asynccontextmanager
+async def of_repository(
+    source: str, file: str | None, place: Path, hashing: Hashing, network: Network
+) -> AsyncIterator[Given]:
+    """What `URL#REF:SUBDIR` names, checked out below `place`, which the caller removes. `file` is the Dockerfile's path
+    in it. The errors of `git.checked_out`; NotFound and InvalidRequest as `of_directory` has them.
+    """
+    repository, limits = git.parsed(source), git.Limits(size=network.size)
+    async with (
+        git.checked_out(repository, place, network.policy, limits, network.transports) as checkout,
+        entered(lambda: _below(checkout, repository.subdirectory, file, hashing)) as given,
+    ):
+        yield given
+
+
+@asynccontextmanager
 async def entered(block: Callable[[], AbstractContextManager[T]]) -> AsyncIterator[T]:
     """A block that is entered and left in threads: left on every way out, with the cancellation waiting for that."""
     stack = ExitStack()
@@ -90,6 +137,21 @@ async def entered(block: Callable[[], AbstractContextManager[T]]) -> AsyncIterat
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(stack.close)
+
+
+@contextmanager
+def _below(top: Path, subdirectory: str, file: str | None, hashing: Hashing) -> Iterator[Given]:
+    """A directory that others have filled: links in it lead nowhere else."""
+    above = directory.opened(os.fsencode(top))
+    try:
+        root = open_in_root(above, os.fsencode(subdirectory) or b".", _DIRECTORY)
+    finally:
+        os.close(above)
+    try:
+        tree = DirectoryTree(root, Patterns(directory.ignored(root)), hashing=hashing)
+        yield Given(tree, *_in_context(root, None if file is None else os.fsencode(file)))
+    finally:
+        os.close(root)
 
 
 def _in_context(root: int, name: bytes | None) -> tuple[bytes, str]:

@@ -8,7 +8,9 @@ from typing import NoReturn
 
 from streamer.build import parsing, script
 from streamer.build.instruction import Arg, From, Instruction, Label, Run
-from streamer.errors import InvalidRequest, NotFound, StreamerError, Unsupported
+from streamer.errors import InvalidRequest, LimitExceeded, NotFound, StreamerError, Unsupported
+
+MAX_INSTRUCTIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +98,26 @@ def refused_run(file: str, line: int, instruction: Instruction, origin: str = ""
 
 
 def _stages(instructions: Sequence[Instruction]) -> tuple[tuple[Arg, ...], tuple[Stage, ...]]:
+    if len(instructions) > MAX_INSTRUCTIONS:
+        raise LimitExceeded(f"it has more than {MAX_INSTRUCTIONS} instructions", limit=MAX_INSTRUCTIONS)
     arguments: list[Arg] = []
-    stages: list[Stage] = []
+    stages: list[tuple[From, list[Instruction]]] = []
     names: set[str] = set()
     for each in instructions:
         if isinstance(each, From):
             if each.name in names:
                 raise InvalidRequest(f"line {each.line}: there is a stage {each.name!r} already", line=each.line)
             names |= {each.name} - {""}
-            stages.append(Stage(each, ()))
+            stages.append((each, []))
         elif stages:
-            stages[-1] = replace(stages[-1], instructions=(*stages[-1].instructions, each))
+            stages[-1][1].append(each)
         elif isinstance(each, Arg):
             arguments.append(each)
         else:
             raise InvalidRequest(f"line {each.line}: a FROM has to come first", line=each.line)
     if not stages:
         raise InvalidRequest("there is no FROM in it" if instructions else "it has no instructions")
-    return tuple(arguments), tuple(stages)
+    return tuple(arguments), tuple(Stage(origin, tuple(inner)) for origin, inner in stages)
 
 
 def _raise(error: StreamerError, name: str) -> NoReturn:

@@ -8,18 +8,23 @@ character can be escaped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from streamer.build import matching
 from streamer.build.splitting import SPACES
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, LimitExceeded
 
 _SPECIAL = frozenset("@*#?-$!0")
+_SPACE = re.compile(f"[{re.escape(''.join(sorted(SPACES)))}]")
 _DEEPEST = 32
+_LONGEST = 1 << 20
+"""Characters that one text may become: a few lines could otherwise double a value until the memory is full."""
 
 
 def expand(text: str, values: Mapping[str, str], escape: str = "\\") -> str:
-    """The text with variables replaced, and without quotes and escapes. InvalidRequest says what is wrong with it."""
+    """The text with variables replaced, and without quotes and escapes. InvalidRequest says what is wrong with it,
+    LimitExceeded that it becomes too long."""
     return _Reader(text, values, escape).whole()[0]
 
 
@@ -29,23 +34,35 @@ def expand_words(text: str, values: Mapping[str, str], escape: str = "\\") -> tu
 
 
 class _Words:
+    """Words in the making; the parts of the last one are joined once it is whole."""
+
     def __init__(self) -> None:
         self._found: list[str] = []
-        self._word = ""
+        self._parts: list[str] = []
 
     def split(self, text: str) -> None:
-        for char in text:
-            if char not in SPACES:
-                self._word += char
-            elif self._word:
-                self._found.append(self._word)
-                self._word = ""
+        first, *others = _SPACE.split(text)
+        self._parts.append(first)
+        for each in others:
+            self._end()
+            self._parts.append(each)
 
     def keep(self, text: str) -> None:
-        self._word += text
+        self._parts.append(text)
 
     def all(self) -> tuple[str, ...]:
-        return (*self._found, self._word) if self._word else tuple(self._found)
+        self._end()
+        return tuple(self._found)
+
+    def _end(self) -> None:
+        if word := "".join(self._parts):
+            self._found.append(word)
+        self._parts.clear()
+
+
+def _check(size: int) -> None:
+    if size > _LONGEST:
+        raise LimitExceeded(f"more than {_LONGEST} characters come of a text with variables", limit=_LONGEST)
 
 
 class _Reader:
@@ -72,6 +89,7 @@ class _Reader:
         """Everything up to `stop` (empty: the end), which is left behind. With `raw`, escapes stay: a pattern reads
         them once more."""
         result: list[str] = []
+        size = 0
         words = _Words()
         while char := self._peek():
             if char == stop:
@@ -91,6 +109,8 @@ class _Reader:
                 self._at += 1
                 words.split(part := char)
             result.append(part)
+            size += len(part)
+            _check(size)
         if stop:
             raise InvalidRequest(f"{stop} is missing")
         return "".join(result), words.all()
@@ -111,6 +131,7 @@ class _Reader:
                 return result
             if char == "$":
                 result += self._dollar()
+                _check(len(result))
                 continue
             self._at += 1
             if char == self._escape:
@@ -182,7 +203,7 @@ class _Reader:
             self._at += 1
         pattern, _ = self._until("/", raw=True)
         by, _ = self._until("}", raw=True)
-        return matching.replaced(self._values.get(name, ""), matching.compiled(pattern), by, everywhere)
+        return matching.replaced(self._values.get(name, ""), matching.compiled(pattern), by, everywhere, _LONGEST)
 
     def _name(self) -> str:
         """Letters, digits and underscores; only digits where one comes first, and the shell's special parameters."""

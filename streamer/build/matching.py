@@ -1,6 +1,6 @@
 """Patterns of `${NAME#PATTERN}` and its kin: `*` is anything, `?` any one character, a backslash takes both literally.
 
-Matched by following all ways at once: no pattern takes longer than its length times the value's.
+Matched by following all ways at once: no pattern takes longer than its length times the value's, which is limited.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, LimitExceeded
 
+MOST = 200_000
+"""A pattern's length times the value's: what one match may take."""
 _ANY = object()
 _ONE = object()
 _Pattern: TypeAlias = Sequence[object]
@@ -32,6 +34,7 @@ def compiled(text: str) -> tuple[object, ...]:
 
 def without_prefix(value: str, pattern: _Pattern, longest: bool) -> str:
     """The value without the shortest, or longest, beginning that matches."""
+    _check(value, pattern)
     ends = _ends(value, pattern, 0)
     return value[(max if longest else min)(ends) :] if ends else value
 
@@ -41,8 +44,10 @@ def without_suffix(value: str, pattern: _Pattern, longest: bool) -> str:
     return without_prefix(value[::-1], tuple(reversed(pattern)), longest)[::-1]
 
 
-def replaced(value: str, pattern: _Pattern, by: str, everywhere: bool) -> str:
-    """The value with the first match, or every one, replaced; each begins as early and is as long as it can be."""
+def replaced(value: str, pattern: _Pattern, by: str, everywhere: bool, longest: int = 1 << 20) -> str:
+    """The value with the first match, or every one, replaced; each begins as early and is as long as it can be.
+    LimitExceeded if more than `longest` characters would come out."""
+    _check(value, pattern)
     # Where a match can begin is where one ends, seen from behind.
     behind = _ends(value[::-1], (_ANY, *reversed(pattern)), 0)
     begins = sorted(len(value) - end for end in behind)
@@ -54,12 +59,21 @@ def replaced(value: str, pattern: _Pattern, by: str, everywhere: bool) -> str:
         if end == begin and value:
             continue
         result += value[at:begin] + by
+        if len(result) > longest:
+            raise LimitExceeded(f"more than {longest} characters come of a substitution", limit=longest)
         at = end
         if not everywhere:
             break
         if _ANY in pattern:
             break  # it went as far as any match can
     return result + value[at:]
+
+
+def _check(value: str, pattern: _Pattern) -> None:
+    if len(value) * len(pattern) > MOST:
+        raise LimitExceeded(
+            f"a pattern of {len(pattern)} characters is too long for a value of {len(value)}", limit=MOST
+        )
 
 
 def _ends(value: str, pattern: _Pattern, begin: int) -> set[int]:

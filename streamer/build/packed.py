@@ -76,13 +76,22 @@ def unpack(view: View, packed: Packed, target: bytes) -> None:
                     member=shown(entry.name),
                 )
             view.make_directory(path.rpartition(b"/")[0], ROOT, ROOT)
-            # As they would be found in a file system: a link has no mode, and a further name those of the file.
-            told = view.laid[link] if entry.type == LINK else entry
-            mode = 0o777 if entry.type == SYMLINK else told.mode
-            made = replace(entry, name=name, linkname=link, sparse=None, mode=mode, uid=told.uid, gid=told.gid)
-            view.lay(path, made)
+            # As a file system would have it: a symbolic link has no mode.
+            mode = 0o777 if entry.type == SYMLINK else entry.mode
+            view.lay(path, replace(entry, name=name, linkname=link, sparse=None, mode=mode))
+            if entry.type == LINK:
+                _share(view, link, path)
             if entry.type == REGULAR and entry.size:
                 view.contents[path] = Place(packed, number)
+
+
+def _share(view: View, first: bytes, path: bytes) -> None:
+    """All names of a file have the mode and the owner that came with the last of them."""
+    last = view.laid[path]
+    for name, entry in view.laid.items():
+        if name == first or (entry.type == LINK and entry.linkname == first):
+            mode = entry.mode if view.laid[first].type == SYMLINK else last.mode
+            view.laid[name] = replace(entry, mode=mode, uid=last.uid, gid=last.gid)
 
 
 def members(view: View, packed: Packed) -> Iterator[Member]:

@@ -104,7 +104,8 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
     """Lays an item into the view; an archive that it is, and that was to be unpacked."""
     target = view.real(manner.destination)
     if item.is_directory:
-        view.make_directory(target, ROOT, given or ROOT)
+        if not view.make_directory(target, ROOT, given or ROOT):
+            view.touch(target)
     else:
         packed = Packed(item.tree.root, item.path, manner.limits)
         if manner.unpack and not item.fetched and packed.is_archive():

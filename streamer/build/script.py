@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from streamer.build.splitting import STRIPPED
 from streamer.errors import InvalidRequest, LimitExceeded, Unsupported
 
-MAX_SIZE = 4 << 20
+MAX_SIZE = 1 << 20
 """Bytes of a Dockerfile."""
 _LONGEST = 65_535
 """Bytes of one line, as Docker reads them."""

@@ -115,6 +115,12 @@ class View:
         self.lay(path, Entry(path + b"/", DIRECTORY, _MODE | inherited, uid, gid, mtime=self._now))
         return True
 
+    def touch(self, path: bytes) -> None:
+        """Makes a directory of the image a member of the layer, as it is: what was copied into it may be nothing."""
+        found = self.find(path)
+        if path and found is not None and found.entry is not None and path not in self.laid:
+            self.lay(path, found.entry)
+
     def lay(self, path: bytes, entry: Entry) -> None:
         """Puts a member in its place; what lay there is replaced, and a directory only by what is no directory."""
         before = self.laid.get(path)

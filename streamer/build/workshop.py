@@ -14,10 +14,10 @@ from anyio import CapacityLimiter, to_thread
 
 from streamer import drivers
 from streamer.build import changes, directories, placing
-from streamer.build.builder import Step
 from streamer.build.instruction import Add, Copy
 from streamer.build.placing import Manner
 from streamer.build.remote import Fetching, Remote, is_url
+from streamer.build.steps import Step
 from streamer.context.pick import Item, Picks, matches, require
 from streamer.context.tree import Hashing, RootTree, Tree
 from streamer.errors import InvalidRequest, NotPermitted

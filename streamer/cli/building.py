@@ -1,4 +1,4 @@
-"""The work of `streamer build`: the context, the steps as they are done, an image."""
+"""The work of `streamer build`, `copy` and `add`: the context, the steps as they are done, an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from streamer.build import contexts
+from streamer.build import contexts, copying
 from streamer.build.building import build
 from streamer.build.order import Order
 from streamer.build.progress import Line, Say, fetching
@@ -24,10 +24,8 @@ from streamer.cli.complain import printable
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source
-from streamer.context.feed import fed
 from streamer.context.fetch import Limits as FetchLimits
-from streamer.context.fetch import fetch
-from streamer.context.opening import EVERY, Network, cloned
+from streamer.context.opening import EVERY, Network
 from streamer.context.source import Kind, kind
 from streamer.context.tree import Hashing
 from streamer.errors import InvalidRequest
@@ -55,29 +53,44 @@ async def built(service: Service, order: Order, context: str, file: str | None, 
     return image.id
 
 
+async def copied(service: Service, order: copying.Order, directory: str) -> copying.Copied:
+    """The work of `streamer copy` and `streamer add`, with `directory` as the context."""
+    limits = Limits(total=service.settings.max_import_bytes)
+    local = service.local
+    opened = partial(contexts.of_directory, os.fsencode(directory), b"", Hashing.DOCKER_24)
+    with _downloads(_say("quiet"), "") as advance:
+        how = Fetching(policy(service.settings), FetchLimits(size=service.settings.max_import_bytes), advance)
+        async with contexts.entered(opened) as given:
+            workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, Hashing.DOCKER_24, limits, how)
+            return await copying.copied(order, workshop=workshop, look_up=local.image, naming=local)
+
+
 @asynccontextmanager
 async def _given(
     service: Service, context: str, file: str | None, hashing: Hashing, limits: Limits
 ) -> AsyncIterator[Given]:
-    found = kind(context, is_directory=os.path.isdir(context))  # noqa: ASYNC240
-    network = Network(policy(service.settings), EVERY, service.settings.max_import_bytes)
-    if found is Kind.GIT:
-        async with service.local.scratch() as place, cloned(context, network, place) as top:
-            inside = None if file is None else os.path.join(top, file)
-            async with contexts.entered(partial(contexts.of_directory, os.fsencode(top), inside, hashing)) as given:
-                yield given
-        return
-    if found is Kind.URL:
-        fetching = FetchLimits(size=network.size)
+    what = kind(context, is_directory=await anyio.Path(context).is_dir())
+    allowed, size = policy(service.settings), service.settings.max_import_bytes
+    if file == "-" and what is not Kind.DIRECTORY:
+        raise InvalidRequest(
+            "the Dockerfile can come from standard input only if the context is a directory", parameter="file"
+        )
+    if what is Kind.GIT:
+        network = Network(allowed, EVERY, size)
         async with (
             service.local.scratch() as place,
-            fetch(context, network.policy, fetching) as fetched,
-            fed(fetched.read) as feed,
-            contexts.entered(partial(contexts.of_source, feed, file, place, limits)) as given,
+            contexts.of_repository(context, file, place, hashing, network) as given,
         ):
             yield given
         return
-    if found is Kind.DIRECTORY:
+    if what is Kind.URL:
+        async with (
+            service.local.scratch() as place,
+            contexts.of_url(context, file, place, limits, allowed, FetchLimits(size=size)) as given,
+        ):
+            yield given
+        return
+    if what is Kind.DIRECTORY:
         dockerfile: str | bytes | None = file
         if file == "-":
             with source("-") as opened:
@@ -85,10 +98,6 @@ async def _given(
         async with contexts.entered(partial(contexts.of_directory, os.fsencode(context), dockerfile, hashing)) as given:
             yield given
         return
-    if file == "-":
-        raise InvalidRequest(
-            "standard input cannot be the context and the Dockerfile: name one of them", parameter="file"
-        )
     with source("-") as opened:
         stream = _stream(opened)
         async with (

@@ -36,6 +36,15 @@ EXAMPLES = {
         "streamer build app -f app/Dockerfile.prod --build-arg VERSION=2 -t app:2",
         "git archive HEAD | streamer build - -t app:head",
     ),
+    "copy": (
+        "streamer copy busybox:latest index.html /www/ -t site:1",
+        "streamer copy base:1 app conf /opt/ --context src --chown web:staff",
+        "streamer copy scratch . / -t files:1 --json",
+    ),
+    "add": (
+        "streamer add busybox:latest site.tar.zst /www -t site:2",
+        "streamer add base:1 https://example.com/tool /usr/bin/tool --chmod 0755",
+    ),
     "create": ("streamer create busybox:latest --name web",),
     "mount": ("streamer mount web", "streamer mount web /mnt"),
     "unmount": ("streamer unmount web",),

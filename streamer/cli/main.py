@@ -19,7 +19,7 @@ from streamer import __version__
 from streamer.cli import build as building
 from streamer.cli import config as configuration
 from streamer.cli import context as context_
-from streamer.cli import doctor, export, listing, serve, store, token
+from streamer.cli import copy, doctor, export, listing, serve, store, token
 from streamer.cli import sum as sums
 from streamer.cli.complain import complain, say
 from streamer.cli.emit import emit, flush
@@ -138,6 +138,8 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Change the embedded store": {
         "import": store.import_,
         "build": building.build,
+        "copy": copy.copy,
+        "add": copy.add,
         "create": store.create,
         "mount": store.mount,
         "unmount": store.unmount,

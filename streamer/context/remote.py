@@ -38,16 +38,22 @@ async def remote(
         yield await planned(found, feed, choices, limits)
 
 
-async def planned(found: Fetched, feed: Feed, choices: Choices, limits: Limits) -> Context:
-    """The context of what was fetched and is read from the feed."""
-    if found.media_type == _TEXT:
-        text = await to_thread.run_sync(incoming.text, feed)
-        return plan_dockerfile(text, choices)
-    if found.media_type not in _ARCHIVES:
+def is_text(found: Fetched) -> bool:
+    """Whether it is a Dockerfile by what the server says; otherwise its content tells. Unsupported if it can be neither
+    that nor an archive."""
+    if found.media_type not in _ARCHIVES and found.media_type != _TEXT:
         raise Unsupported(
             f"cannot make a context of {found.url}: its Content-Type is {found.media_type[:100]!r}, not an archive's "
             "and not text/plain"
         )
+    return found.media_type == _TEXT
+
+
+async def planned(found: Fetched, feed: Feed, choices: Choices, limits: Limits) -> Context:
+    """The context of what was fetched and is read from the feed."""
+    if is_text(found):
+        text = await to_thread.run_sync(incoming.text, feed)
+        return plan_dockerfile(text, choices)
 
     def made() -> Context:
         return incoming.plan_incoming(feed, choices, name=found.url, limits=limits)

@@ -73,8 +73,9 @@ class _Header:
 
 
 class DirectoryTree:
-    """A local directory as a context, without what `excluded` matches: hashed as the archive that the docker command
-    would send of it. Each file is read once at most; the whole is walked when the first sum is asked for."""
+    """A local directory as a context, without what `excluded` matches and without sockets: hashed as the archive that
+    the docker command would send of it. Each file is read once at most; the whole is walked when the first sum is asked
+    for."""
 
     def __init__(
         self,
@@ -95,14 +96,17 @@ class DirectoryTree:
         found = paths.status(self.root, path)
         if found is None or (path and not self._select().emits(path, stat.S_ISDIR(found.st_mode))):
             return None
-        return found
+        return None if stat.S_ISSOCK(found.st_mode) else found
 
     def followed(self, path: bytes) -> bytes:
         select = self._select()
         return paths.followed(self.root, path, lambda link: select.emits(link, False))
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
-        return walk(self.root, start=start, select=self._select())
+        with closing(walk(self.root, start=start, select=self._select())) as nodes:
+            for node in nodes:
+                if not stat.S_ISSOCK(node.stat.st_mode):
+                    yield node
 
     def sum(self, path: bytes) -> str | None:
         if path not in self._sums:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 from aiohttp import hdrs, web
+from anyio import CapacityLimiter
 
 from streamer.build import contexts
 from streamer.build.builder import Options
 from streamer.build.building import build
+from streamer.build.contexts import Given
 from streamer.build.order import Order, names
 from streamer.build.progress import Line, Say, failed, fetching
 from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
 from streamer.context.fetch import Limits as FetchLimits
+from streamer.context.opening import WEB, Network
+from streamer.context.source import Kind, kind, masked
 from streamer.context.tree import Hashing
-from streamer.errors import ConsumerGone, StreamerError, Unsupported
+from streamer.errors import Busy, ConsumerGone, InvalidRequest, NotPermitted, StreamerError, Unsupported
 from streamer.export.background import Background
+from streamer.export.exporter import RETRY_AFTER
 from streamer.export.tasks import tasks
 from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
 from streamer.web import permitted
 from streamer.web.callers import CALLER
-from streamer.web.site import SITE
+from streamer.web.site import SITE, Site
 from streamer.web.uploads import Body
+
+T = TypeVar("T")
 
 _AHEAD = 100
 """Lines that a build may be ahead of its client."""
@@ -80,11 +89,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
     source = Body(request, site.upload_timeout, "build")
 
     async def work(say: Say) -> None:
-        opened = partial(contexts.of_source, source, values.get("dockerfile"))
-        async with (
-            local.scratch() as place,
-            contexts.entered(lambda: opened(place, limits)) as given,
-        ):
+        async with local.scratch() as place, _given(site, source, values, place, limits) as given:
             workshop = LocalWorkshop(local, site.exporter.mounts, given.tree, hashing, limits)
             if site.fetch is not None:
 
@@ -94,7 +99,59 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
                 workshop.fetching = Fetching(site.fetch, FetchLimits(size=site.max_import_bytes), advance)
             await build(order, given.dockerfile, given.name, workshop=workshop, look_up=look_up, naming=local, say=say)
 
-    return await told(request, site.background, site.stall_timeout, work)
+    with Slot(site.builds) as slot:
+        return await told(request, site.background, site.stall_timeout, lambda say: slot.held(work(say)))
+
+
+def _given(
+    site: Site, body: Body, values: dict[str, Any], place: Path, limits: Limits
+) -> AbstractAsyncContextManager[Given]:
+    """The context that the body is, or that `remote` names."""
+    file, url = values.get("dockerfile"), values.get("remote")
+    if url is None:
+        return contexts.entered(lambda: contexts.of_source(body, file, place, limits))
+    found = kind(url, is_directory=False)
+    if found in (Kind.INPUT, Kind.DIRECTORY):
+        raise InvalidRequest(f"remote: {masked(url)!r} is no URL", parameter="remote")
+    if site.fetch is None:
+        raise NotPermitted("this service fetches nothing for its clients: the setting fetch allows it")
+    if found is Kind.GIT:
+        network = Network(site.fetch, WEB, site.max_import_bytes)
+        return contexts.of_repository(url, file, place, values.get("hashing", Hashing.DOCKER_24), network)
+    return contexts.of_url(url, file, place, limits, site.fetch, FetchLimits(size=site.max_import_bytes))
+
+
+class Slot:
+    """One of the builds and copies that may be under way. It is taken when a request comes, and given back when its
+    work has ended, or when the request has if that was never begun. Busy if there is none."""
+
+    def __init__(self, limiter: CapacityLimiter) -> None:
+        self._limiter = limiter
+        self._begun = False
+        try:
+            limiter.acquire_on_behalf_of_nowait(self)
+        except anyio.WouldBlock:
+            raise Busy(
+                f"{limiter.total_tokens:g} builds are under way, as many as allowed; try again later",
+                retry_after=RETRY_AFTER,
+            ) from None
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._begun:
+            self._begun = True
+            self._limiter.release_on_behalf_of(self)
+
+    async def held(self, work: Awaitable[T]) -> T:
+        """Does the work; afterwards the slot is free."""
+        held, self._begun = not self._begun, True
+        try:
+            return await work
+        finally:
+            if held:
+                self._limiter.release_on_behalf_of(self)
 
 
 async def told(

@@ -83,6 +83,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "additionalProperties": _DIGEST,
         },
     ),
+    "Copied": _object(
+        image={"$ref": "#/components/schemas/Image"},
+        created_by={"type": "string", "description": "What the image's history says of it."},
+        cached={"type": "boolean", "description": "The image was there already, made of the very same."},
+    ),
     **schemas(),
     "Job": _object(
         id=_STRING,
@@ -284,8 +289,12 @@ def _success(route: Route, method: str) -> dict[str, Any]:
             "200": _json(answer, "The job that was submitted with this Idempotency-Key.") | place,
             "201": _json(answer, "The job, queued.") | place,
         }
-    status = "201" if method == "post" else "200"
-    return {status: _json({"$ref": f"#/components/schemas/{route.answer}"}, route.summary)}
+    answer = _json({"$ref": f"#/components/schemas/{route.answer}"}, route.summary)
+    if route.answer == "Copied":
+        place = {"headers": _headers({"Location": "The archive of the image."})}
+        there = {"description": "The image that was there already."}
+        return {"200": answer | place | there, "201": answer | place}
+    return {"201" if method == "post" else "200": answer}
 
 
 def _archive(method: str) -> dict[str, Any]:

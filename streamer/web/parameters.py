@@ -146,6 +146,9 @@ LENGTH = _choice(
 TAG = Parameter("t", "A name for the image; may be repeated.", {"type": "string"}, many=True)
 DOCKERFILE = Parameter("dockerfile", "The Dockerfile's path in the context.", {"type": "string", "minLength": 1}, _file)
 OWNER = _choice("owner", "`root`: every file is root's; `keep`: owners stay as they are.", Owner)
+REMOTE = Parameter(
+    "remote", "An http(s) URL to fetch the context or Dockerfile from, instead of the body.", {"type": "string"}
+)
 BUILDARGS = Parameter("buildargs", "Values of ARG, as a JSON object of strings.", {"type": "string"}, _strings)
 LABELS = Parameter("labels", "Labels of the image, as a JSON object of strings.", {"type": "string"}, _strings)
 TARGET = Parameter("target", "The stage to end with.", {"type": "string", "minLength": 1})
@@ -160,9 +163,34 @@ FORCERM = Parameter(
     _flag,
 )
 HASHING = _choice("hashing", "Which Docker's way to write hashes of copied files into the image's history.", Hashing)
-BUILD = (TAG, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
+BUILD = (TAG, REMOTE, DOCKERFILE, BUILDARGS, LABELS, TARGET, NOCACHE, RM, FORCERM, HASHING)
 
 CONTEXT = (OWNER, COMPRESSION, DOCKERFILE)
+ONTO = Parameter(
+    "image", "What is copied onto; `scratch` for nothing.", {"type": "string", "minLength": 1}, _file, required=True
+)
+SOURCE = Parameter(
+    "source",
+    "What is copied, wildcards as in a Dockerfile; may be repeated.",
+    {"type": "string", "minLength": 1},
+    _file,
+    many=True,
+    required=True,
+)
+PLACE = Parameter(
+    "destination",
+    "The path in the image; a directory if it ends in a slash.",
+    {"type": "string", "minLength": 1},
+    _file,
+    required=True,
+)
+ADD = Parameter("add", "`true`: as ADD, which unpacks archives and fetches URLs.", {"type": "boolean"}, _flag)
+CHOWN = Parameter(
+    "chown", "Whose the files become: USER or USER:GROUP, names that the image knows, or numbers.", {"type": "string"}
+)
+CHMOD = Parameter("chmod", "The mode of all of them, octal.", {"type": "string", "pattern": "^[0-7]{1,5}$"})
+COPY = (ONTO, SOURCE, PLACE, ADD, CHOWN, CHMOD, TAG, NOCACHE, HASHING)
+
 ARCHIVE = (STORE, COMPRESSION, PROFILE, INCLUDE, EXCLUDE, MTIME, PATH, LENGTH)
 CONTAINER = (*ARCHIVE, PAUSE)
 JOBS = (STATE, DESTINATION, LIMIT)

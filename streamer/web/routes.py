@@ -9,8 +9,21 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from streamer.access.scope import Kind
-from streamer.web import archives, builds, contexts, exports, listing, operations, uploads
-from streamer.web.parameters import ARCHIVE, AS, BUILD, CONTAINER, CONTEXT, IMAGE, JOBS, KIND, NAME, STORE, Parameter
+from streamer.web import archives, builds, contexts, copies, exports, listing, operations, uploads
+from streamer.web.parameters import (
+    ARCHIVE,
+    AS,
+    BUILD,
+    CONTAINER,
+    CONTEXT,
+    COPY,
+    IMAGE,
+    JOBS,
+    KIND,
+    NAME,
+    STORE,
+    Parameter,
+)
 
 Handler: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
@@ -65,6 +78,16 @@ ROUTES: tuple[Route, ...] = (
         BUILD,
         "POST",
         upload="The context as a tar, in any of five compressions, or a Dockerfile.",
+        scope=Kind.BUILD,
+    ),
+    Route(
+        "/v1/copies",
+        copies.post,
+        "Make an image with files of a context on top of another one, as COPY or ADD would.",
+        "Copied",
+        COPY,
+        "POST",
+        upload="The context as a tar, in any of five compressions.",
         scope=Kind.BUILD,
     ),
     Route("/v1/containers", listing.containers, "Every container.", "Containers", (STORE,), scope=Kind.LIST),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from anyio import CapacityLimiter
 
 from streamer.access.token import Token
 from streamer.access.watch import Watched
@@ -40,6 +41,8 @@ class Site:
     stall_timeout: float = 60
     upload_timeout: float = 60
     max_import_bytes: int = 256 << 30
+    builds: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    """Builds that may be under way at a time."""
     fetch: Policy | None = None
     """From which addresses may be fetched for a client; None if from none."""
     jobs: Queue | None = None

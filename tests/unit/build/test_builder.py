@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from streamer.build import dockerfile
-from streamer.build.builder import Builder, Options, Step
+from streamer.build.builder import Builder, Options
 from streamer.build.instruction import Add, Copy
 from streamer.build.preparation import outer, prepared
 from streamer.build.progress import Line
+from streamer.build.steps import Step
 from streamer.errors import InvalidRequest, NotFound, StreamerError
 from streamer.oci import config as configs
 from streamer.stores.base import Image

@@ -6,7 +6,7 @@ import pytest
 
 from streamer.build import dockerfile
 from streamer.build.instruction import Env, Label, Run
-from streamer.errors import InvalidRequest, NotFound, Unsupported
+from streamer.errors import InvalidRequest, LimitExceeded, NotFound, Unsupported
 
 TWO = b"ARG a=1\nFROM x AS one\nENV a=b\nFROM one AS Two\nCOPY --from=one a b\nRUN y\n"
 
@@ -63,6 +63,13 @@ def test_malformed(data: bytes, line: int | None) -> None:
         dockerfile.read(data)
     assert caught.value.details["file"] == "Dockerfile"
     assert caught.value.details.get("line") == line
+
+
+def test_too_many_instructions() -> None:
+    text = b"FROM x\n" + b"CMD\n" * 9_999
+    assert dockerfile.read(text).steps == 10_000
+    with pytest.raises(LimitExceeded, match="10000 instructions"):
+        dockerfile.read(text + b"CMD\n")
 
 
 def test_triggers() -> None:

@@ -15,14 +15,22 @@ import pytest
 from support import images, trees
 from support.archives import Record, entries
 from support.images import directory, file, layer, link, symlink
-from support.trees import Dir, File, Link, Symlink
+from support.trees import Dir, File, Link, Socket, Symlink
 
 from streamer.build import placing
 from streamer.build.placing import Manner
 from streamer.changeset.patterns import Patterns
 from streamer.context.pick import pick
 from streamer.context.tree import DirectoryTree
-from streamer.errors import InvalidArchive, InvalidRequest, LimitExceeded, SourceChanged, StreamerError, Unsupported
+from streamer.errors import (
+    InvalidArchive,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    SourceChanged,
+    StreamerError,
+    Unsupported,
+)
 from streamer.mounts.table import MountTable
 from streamer.stores.base import Image
 from streamer.stores.local.store import LocalStore
@@ -130,10 +138,10 @@ UNPACKED = (
     d("new/implied/deep/"),
     d("new/in/", 0o711, (3, 0)),
     Record(b"new/in/link", "l", 0o777, (0, 0), 0, b"file"),
-    f("new/in/file", 0o640, 6, (3, 4)),
+    f("new/in/file", 0o644, 6),
     f("new/implied/deep/file", 0o600, 4),
     f("new/in/file2", 0o600, 5),
-    Record(b"new/in/hard", "h", 0o640, (3, 4), 0, b"new/in/file"),
+    Record(b"new/in/hard", "h", 0o644, (0, 0), 0, b"new/in/file"),
 )
 
 CASES: dict[str, tuple[list[str], str, dict[str, object], list[Record]]] = {
@@ -158,6 +166,8 @@ CASES: dict[str, tuple[list[str], str, dict[str, object], list[Record]]] = {
     "owners kept": (["two"], "/x", {"keep": True}, [f("x", 0o4755, 2)]),
     "a directory": (["dir"], "/x", {}, [d("x/"), *DIR]),
     "a directory into one": (["dir"], "/srv", {}, [SRV, *below_srv()]),
+    "an empty directory into one": (["dir/one"], "/srv", {}, [SRV]),
+    "an empty directory into the root": (["dir/one"], "/", {}, []),
     "an owner": (["dir/sub/b"], "/x/y", {"chown": "web"}, [d("x/", owner=(1001, 1002)), f("x/y", owner=(1001, 1002))]),
     "an owner of a directory": (["dir/one"], "/x/y", {"chown": "5:staff"}, [d("x/"), d("x/y/", owner=(5, 50))]),
     "an owner, kept otherwise": (["one"], "/x", {"chown": "7", "keep": True}, [f("x", owner=(7, 7))]),
@@ -205,6 +215,17 @@ REFUSED: dict[str, tuple[list[str], str, dict[str, object], type[StreamerError],
     "no user": (["one"], "/x", {"chown": ":web"}, InvalidRequest, "not of the form"),
     "a large number": (["one"], "/x", {"chown": "4294967295"}, InvalidRequest, "number 4294967295"),
 }
+
+
+def test_sockets_are_no_part_of_a_context(tmp_path: Path) -> None:
+    with context(tmp_path) as tree:
+        before = pick(tree, [b"dir"]).hash
+        trees.make(tmp_path / "context", Dir("dir", Socket("socket"), mode=0o751))
+        again = DirectoryTree(tree.root, Patterns([]))
+        assert pick(again, [b"dir"]).hash == before
+        assert entries(copied(again, None, ["dir"], "/x")) == [d("x/"), *DIR]
+        with pytest.raises(NotFound, match="dir/socket: file not found"):
+            pick(again, [b"dir/socket"])
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -26,6 +26,8 @@ COMMANDS = (
     "export",
     "context",
     "build",
+    "copy",
+    "add",
     "prune",
     "import",
     "create",

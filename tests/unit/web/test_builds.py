@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import anyio
@@ -24,6 +30,7 @@ from support.sites import Site
 
 from streamer.access.scope import EVERYTHING, READING, Kind
 from streamer.build.progress import Say, stream
+from streamer.context.addresses import parsed
 from streamer.errors import ConsumerGone, InvalidRequest, NotFound, StreamerError
 from streamer.export.background import Background, background
 from streamer.web.builds import told
@@ -177,6 +184,7 @@ async def test_a_client_that_takes_nothing_is_left() -> None:
 
 # The route
 
+HERE = parsed(["127.0.0.1"])
 
 TREE = (directory("dir/"), file("dir/a", b"a"), file("one", b"1"))
 
@@ -199,7 +207,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Site]:
     state = tmp_path_factory.mktemp("site") / "state"
-    with sites.site(state, keys=keys.watched(), max_import_bytes=1 << 20, upload_timeout=5) as opened:
+    with sites.site(state, keys=keys.watched(), max_import_bytes=1 << 20, upload_timeout=5, fetch=HERE) as opened:
         yield opened
         for _ in range(500):
             if not os.listdir(state / "staging"):
@@ -280,6 +288,77 @@ def test_what_fails_later_is_the_last_line(site: Site, keys: Keys) -> None:
     assert site.ask("/v1/images/never/rootfs", headers=keys.header("all")).status == 404
 
 
+@dataclass
+class Remote:
+    """A server of contexts; `typed` is the Content-Type of each."""
+
+    port: int
+    typed: str = "application/x-tar"
+
+    def query(self, path: str) -> str:
+        return f"?remote=http%3A%2F%2F127.0.0.1%3A{self.port}/{path}"
+
+
+FILES = {"tar": context("FROM two\nCOPY one /"), "cut": context("FROM two")[:1500], "text": b"FROM two\nLABEL a=b\n"}
+
+
+@pytest.fixture
+def remote() -> Iterator[Remote]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = FILES.get(self.path[1:])
+            self.send_response(404 if data is None else 200)
+            self.send_header("Content-Type", known.typed)
+            self.send_header("Content-Length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write(data or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        known = Remote(server.server_address[1])
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield known
+        server.shutdown()
+        thread.join()
+
+
+REMOTE: dict[str, tuple[str, str, int]] = {
+    "an archive": ("tar", "application/x-tar", 200),
+    "an archive of no type": ("tar", "application/octet-stream", 200),
+    "text": ("text", "text/plain; charset=utf-8", 200),
+    "text of no type": ("text", "application/octet-stream", 200),
+    "a page": ("text", "text/html", 422),
+    "nothing": ("none", "text/plain", 502),
+    "cut": ("cut", "application/x-tar", 400),
+}
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_a_context_from_a_url(site: Site, keys: Keys, remote: Remote, name: str) -> None:
+    path, remote.typed, status = REMOTE[name]
+    answer = post(site, keys, b"", remote.query(path))
+    assert answer.status == status, answer
+    if status == 200:
+        assert lines(answer.body)[-1]["stream"].startswith("Successfully built")  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1/x", "file:///etc/passwd", "/etc", "-", "http://10.0.0.1/y.git", "git@x:y"]
+)
+def test_urls_that_are_not_fetched(site: Site, keys: Keys, url: str) -> None:
+    answer = post(site, keys, b"", f"?remote={quote(url, safe='')}")
+    assert answer.status in (400, 403, 422)
+
+
+def test_a_service_that_fetches_nothing(tmp_path: Path, remote: Remote) -> None:
+    with sites.site(tmp_path / "state") as opened:
+        answer = opened.ask(f"/v1/builds{remote.query('tar')}", "POST")
+        assert (answer.status, problem(answer)["code"]) == (403, "not_permitted")
+
+
 BAD: dict[str, tuple[bytes, int, str]] = {
     "cut": (context("FROM two")[:1500], 400, "invalid_archive"),
     "a name that leads out": (context("FROM two", file("../x", b"x")), 400, "invalid_archive"),
@@ -313,6 +392,27 @@ async def _idle(site: Site) -> None:
     with anyio.fail_after(30):
         while site.running.background.running:
             await anyio.sleep(0.01)
+
+
+def test_too_many_at_once(site: Site, keys: Keys) -> None:
+    data = context("FROM two\nLABEL many=1")
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(Client(site.port))
+            client.send(
+                b"POST /v1/builds HTTP/1.1\r\nHost: localhost\r\n"
+                + keys.header("all").encode()
+                + b"Content-Length: %d\r\n\r\n" % len(data)
+                + data[:700]
+            )
+        deadline = time.monotonic() + 30
+        while (answer := post(site, keys, data)).status != 503:
+            assert time.monotonic() < deadline
+        assert problem(answer)["code"] == "busy"
+        assert answer.headers["retry-after"] == "5"
+    with anyio.from_thread.start_blocking_portal() as portal:
+        portal.call(_idle, site)
+    assert post(site, keys, data).status == 200
 
 
 SCOPES: dict[str, tuple[str, str, str, int]] = {

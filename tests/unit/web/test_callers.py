@@ -95,7 +95,7 @@ OPEN = ("/healthz", "/readyz")
 
 
 def test_the_table_has_every_path() -> None:
-    assert {*TARGETS, "/v1/builds", "/v1/contexts"} == set(document()["paths"])
+    assert {*TARGETS, "/v1/builds", "/v1/contexts", "/v1/copies"} == set(document()["paths"])
     assert {route.path: route.scope for route in ROUTES if route.method == "GET"} == {
         path: kind for path, (_, kind) in TARGETS.items() if path != "/openapi.json"
     }
@@ -104,6 +104,7 @@ def test_the_table_has_every_path() -> None:
         ("POST", "/v1/images"): Kind.IMPORT,
         ("POST", "/v1/builds"): Kind.BUILD,
         ("POST", "/v1/contexts"): Kind.CONTEXT,
+        ("POST", "/v1/copies"): Kind.BUILD,
         ("POST", "/v1/exports"): Kind.JOBS,
         ("DELETE", "/v1/exports/{id}"): Kind.JOBS,
     }
