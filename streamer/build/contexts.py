@@ -33,7 +33,7 @@ from streamer.context.opening import Network
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE
 from streamer.context.remote import is_text
 from streamer.context.tree import DirectoryTree, Hashing, Tree
-from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, NotFound, SourceFailed, shown
+from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, SourceFailed, shown
 from streamer.tar.source import Headed, Limits, Source
 
 T = TypeVar("T")
