@@ -94,7 +94,7 @@ async def redirecting(target: str) -> AsyncIterator[str]:
 async def listening(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
     app = web.Application(client_max_size=1 << 30, handler_args={"auto_decompress": False})
     app.router.add_route("*", "/{rest:.*}", handle)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
