@@ -27,8 +27,10 @@ def compiled(text: str) -> tuple[object, ...]:
             if char not in ("*", "?", "\\", "}", "/"):
                 raise InvalidRequest(f"the pattern {text[:100]!r} has a backslash before {char!r}")
             parts.append(char)
-        else:
-            parts.append(_ANY if char == "*" else _ONE if char == "?" else char)
+        elif char != "*":
+            parts.append(_ONE if char == "?" else char)
+        elif parts[-1:] != [_ANY]:  # twice says no more than once
+            parts.append(_ANY)
     return tuple(parts)
 
 

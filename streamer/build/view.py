@@ -19,6 +19,8 @@ from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry
 
 _MODE = 0o755
 _OPAQUE = b".wh..wh..opq"
+_LONGEST = 4096
+"""Bytes of a path: more the kernel takes of nobody."""
 
 Owner: TypeAlias = tuple[int, int]
 ROOT: Owner = (0, 0)
@@ -45,6 +47,10 @@ class View:
         """Members of the layer by path, without the slash of a directory."""
         self.contents: dict[bytes, object] = {}
         """Where the content of a regular file comes from, for whoever laid it."""
+        self._links: dict[bytes, set[bytes]] = {}
+        """Hard links of the layer by what they are links to."""
+        self._children: dict[bytes, set[bytes]] = {b"": set()}
+        """Below which directories there are members of the layer, level by level."""
         self._hidden: set[bytes] = set()
         """Paths at which something of the image was replaced by what is no directory."""
         self._known: dict[bytes, Found | None] = {b"": Found(True, b"")}
@@ -80,6 +86,8 @@ class View:
     def real(self, path: bytes, base: bytes = b"") -> bytes:
         """The path with links followed, as a chroot into `base` would: what is not there stays as it is written.
         InvalidRequest for links in circles."""
+        if len(path) > _LONGEST:
+            raise InvalidRequest(f"the path {shown(path[:100])}… is longer than {_LONGEST} bytes")
         here = base.split(b"/") if base else []
         top = len(here)
         components = Components(path)
@@ -106,13 +114,18 @@ class View:
             if not found.directory:
                 raise InvalidRequest(f"cannot copy into /{shown(path)}: it is no directory")
             return False
-        above = path.rpartition(b"/")[0]
-        self.make_directory(above, parents, parents)
+        missing = [path]
+        while (above := missing[-1].rpartition(b"/")[0]) and self.find(above) is None:
+            missing.append(above)
         holder = self.find(above)
-        # As the kernel makes it: what is made in a set-group-ID directory is one itself.
-        inherited = holder.entry.mode & stat.S_ISGID if holder is not None and holder.entry is not None else 0
-        uid, gid = own
-        self.lay(path, Entry(path + b"/", DIRECTORY, _MODE | inherited, uid, gid, mtime=self._now))
+        if holder is not None and not holder.directory:
+            raise InvalidRequest(f"cannot copy into /{shown(above)}: it is no directory")
+        for each in reversed(missing):
+            holder = self.find(each.rpartition(b"/")[0])
+            # As the kernel makes it: what is made in a set-group-ID directory is one itself.
+            inherited = holder.entry.mode & stat.S_ISGID if holder is not None and holder.entry is not None else 0
+            uid, gid = own if each == path else parents
+            self.lay(each, Entry(each + b"/", DIRECTORY, _MODE | inherited, uid, gid, mtime=self._now))
         return True
 
     def touch(self, path: bytes) -> None:
@@ -128,10 +141,29 @@ class View:
             self._unlink(path, before)
         if entry.type != DIRECTORY:
             if before is not None and before.type == DIRECTORY:
-                for each in sorted(name for name in self.laid if name.startswith(path + b"/")):
+                for each in self._inside(path):
                     self._unlink(each, self.laid[each])
             self._hidden.add(path)
         self.laid[path] = entry
+        if entry.type == LINK:
+            self._links.setdefault(entry.linkname, set()).add(path)
+        while path:
+            above = path.rpartition(b"/")[0]
+            children = self._children.setdefault(above, set())
+            if path in children:
+                break
+            children.add(path)
+            path = above
+
+    def _inside(self, directory: bytes) -> list[bytes]:
+        """The members below a directory, in the order of their names."""
+        found, todo = [], [directory]
+        while todo:
+            for child in self._children.get(todo.pop(), ()):
+                todo.append(child)
+                if child in self.laid:
+                    found.append(child)
+        return sorted(found)
 
     def members(self) -> Iterator[tuple[bytes, Entry]]:
         """The layer: each member behind the directories above it, with those of the image as they are; and where a
@@ -153,17 +185,18 @@ class View:
     def _unlink(self, path: bytes, entry: Entry) -> None:
         """Takes a member away. Hard links to it are then those of the first of them, which has its content."""
         del self.laid[path]
+        self._children[path.rpartition(b"/")[0]].discard(path)
+        if entry.type == LINK:
+            self._links.get(entry.linkname, set()).discard(path)
         source = self.contents.pop(path, None)
-        first = None
-        if entry.type == REGULAR and source is not None:
-            for name in sorted(self.laid):
-                link = self.laid[name]
-                if link.type == LINK and link.linkname == path:
-                    if first is None:
-                        first = name
-                        self.laid[name], self.contents[name] = replace(entry, name=name), source
-                    else:
-                        self.laid[name] = replace(link, linkname=first)
+        links = sorted(self._links.pop(path, ()))
+        if entry.type != REGULAR or source is None or not links:
+            return
+        first, *others = links
+        self.laid[first], self.contents[first] = replace(entry, name=first), source
+        for name in others:
+            self.laid[name] = replace(self.laid[name], linkname=first)
+        self._links[first] = set(others)
 
     def _covered(self, path: bytes) -> bool:
         """Whether something of the layer keeps what the image has there from being seen."""

@@ -21,7 +21,18 @@ _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _NEVER = tuple(
     ipaddress.ip_network(text)
-    for text in ("192.0.0.0/24", "192.88.99.0/24", "100.64.0.0/10", "100::/64", "2001:db8::/32", "3fff::/20")
+    for text in (
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "100.64.0.0/10",
+        "100::/64",
+        "2001:db8::/32",
+        "3fff::/20",
+        "fec0::/10",
+        "64:ff9b:1::/48",
+        "fe80::/10",
+        "fc00::/7",
+    )
 )
 """Of the registries of special purposes (RFC 6890), what not every version of Python knows."""
 _ISATAP = (0x00005EFE, 0x02005EFE)
@@ -45,8 +56,8 @@ class Policy:
     def _permits(self, address: Address) -> bool:
         if any(address.version == network.version and address in network for network in self.allowed):
             return True
-        if isinstance(address, ipaddress.IPv6Address) and any(True for _ in _inside(address)):
-            return True  # what is inside decides
+        if isinstance(address, ipaddress.IPv6Address) and _is_a_spelling(address):
+            return True  # of an IPv4 address, which is asked by itself
         if any(address.version == network.version and address in network for network in _NEVER):
             return False
         return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
@@ -77,6 +88,11 @@ def _inside(address: Address) -> Iterator[ipaddress.IPv4Address]:
         yield address.sixtofour
     elif address.teredo is not None:
         yield from address.teredo
+
+
+def _is_a_spelling(address: ipaddress.IPv6Address) -> bool:
+    """Whether whoever connects to it reaches the IPv4 address inside, and nothing else."""
+    return address.ipv4_mapped is not None or address in _NAT64[0] or address.sixtofour is not None
 
 
 def _middle(address: ipaddress.IPv6Address) -> int:

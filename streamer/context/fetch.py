@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -140,8 +141,7 @@ def checked(url: str) -> URL:
 def file_name(url: str, disposition: str = "") -> bytes:
     """The name of a fetched file: the last component of the URL's path, else the one that Content-Disposition gives
     (its last component); empty if there is none, or none that can be a file's."""
-    path = urlsplit(url).path
-    name = b"" if path.endswith("/") else unquote_to_bytes(path.rpartition("/")[2])
+    name = unquote_to_bytes(urlsplit(url).path).rpartition(b"/")[2]
     if not name and disposition:
         message = Message()
         message[hdrs.CONTENT_DISPOSITION] = disposition
@@ -172,7 +172,7 @@ async def _followed(way: _Way, place: URL, *, conditional: bool) -> aiohttp.Clie
         try:
             following = here.join(URL(target))
         except ValueError:
-            raise FetchFailed(f"cannot fetch {masked(str(here))}: it redirects to {target[:100]!r}, no URL") from None
+            raise FetchFailed(f"cannot fetch {masked(str(here))}: it redirects to {masked(target)!r}, no URL") from None
         if not target or following.scheme not in ("http", "https") or not _HOST.fullmatch(following.raw_host or ""):
             raise NotPermitted(
                 f"cannot fetch {masked(str(here))}: it redirects to {masked(target)}, which is not http(s)"
@@ -220,7 +220,8 @@ async def _checked(answer: aiohttp.ClientResponse, place: URL, limits: Limits) -
 
 def _time(text: str) -> int | None:
     try:
-        return int(parsedate_to_datetime(text).timestamp())
+        found = parsedate_to_datetime(text)
+        return int((found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError, TypeError):
         return None
 

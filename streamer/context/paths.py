@@ -71,30 +71,39 @@ def has_wildcards(path: bytes) -> bool:
 
 def wildcards(pattern: bytes) -> re.Pattern[str] | None:
     """The pattern as Go's filepath.Match understands it, for whole paths as `text` gives them; None for a malformed
-    one, which matches nothing."""
+    one, which matches nothing.
+
+    What follows a `*` is taken where it comes first, and never looked for again: so no pattern takes longer than its
+    length times the path's, for each `*`.
+    """
     characters = iter(text(pattern))
-    parts = []
+    chunks: list[list[str]] = [[]]
     while (char := next(characters, None)) is not None:
         match char:
             case "*":
-                parts.append("[^/]*")
+                chunks.append([])
             case "?":
-                parts.append("[^/]")
+                chunks[-1].append("[^/]")
             case "\\":
                 literal = next(characters, None)
                 if literal is None:
                     return None
-                parts.append(re.escape(literal))
+                chunks[-1].append(re.escape(literal))
             case "[":
                 found = _class("".join(characters))
                 if found is None:
                     return None
                 part, rest = found
-                parts.append(part)
+                chunks[-1].append(part)
                 characters = iter(rest)
             case _:
-                parts.append(re.escape(char))
-    return re.compile("".join(parts), re.S)
+                chunks[-1].append(re.escape(char))
+    first, *others = ("".join(chunk) for chunk in chunks)
+    if not others:
+        return re.compile(first, re.S)
+    *middle, last = others
+    sought = "".join(f"(?>[^/]*?{chunk})" for chunk in middle if chunk)
+    return re.compile(f"{first}{sought}(?>[^/]*?{last}\\Z)", re.S)
 
 
 def text(path: bytes) -> str:

@@ -19,6 +19,7 @@ from streamer.tar.reader import Limits, Reader, Source, Written
 _DEFAULT = Limits()
 _KNOWN = ("sha256", "sha512")
 """What a label may name."""
+_FEW = 12
 _HELD = 8 << 20
 """Bytes that one step of the reader may bring: headers are shorter; beyond an archive's end anything may follow."""
 _ZEROS = bytes(1 << 20)
@@ -166,7 +167,7 @@ class Sums:
         if len(set(names)) == len(names):
             ordered = sorted(self.files, key=lambda file: file.sum)
         else:
-            ordered = sorted(self.files, key=functools.cmp_to_key(_with_duplicates))
+            ordered = _sorted_with_duplicates(self.files)
         made = hashlib.new(self.algorithm, extra, usedforsecurity=False)
         for file in ordered:
             made.update(file.sum.encode())
@@ -232,6 +233,20 @@ def _keeping(stored: Iterator[bytes], kept: list[bytes]) -> Iterator[bytes]:
     for block in stored:
         kept.append(block)
         yield block
+
+
+def _sorted_with_duplicates(files: list[FileSum]) -> list[FileSum]:
+    """The original's comparison is no order of everything, so what comes out depends on how it is sorted: up to twelve
+    members as Go sorts so few, by insertion. Of more the original's result cannot be told from the comparison alone."""
+    if len(files) > _FEW:
+        return sorted(files, key=functools.cmp_to_key(_with_duplicates))
+    ordered: list[FileSum] = []
+    for file in files:
+        place = len(ordered)
+        while place and _with_duplicates(file, ordered[place - 1]) < 0:
+            place -= 1
+        ordered.insert(place, file)
+    return ordered
 
 
 def _with_duplicates(one: FileSum, other: FileSum) -> int:

@@ -87,7 +87,8 @@ class Server:
                     self._open.remove(each)
                     replaced.append(each)
             finally:
-                await self._closed(replaced)
+                with anyio.move_on_after(_CLEANUP, shield=True):
+                    await self._closed(replaced)
 
     async def close_listeners(self) -> None:
         """Take no new connection; open ones go on."""

@@ -183,6 +183,17 @@ def test_wildcards_are_those_of_go(pattern: str, path: str, matches: bool) -> No
     assert (compiled is not None and compiled.fullmatch(path) is not None) is matches
 
 
+def test_no_pattern_takes_for_ever() -> None:
+    compiled = wildcards(b"*a" * 60 + b"*b")
+    assert compiled is not None
+    assert compiled.fullmatch("a" * 255) is None
+    compiled = wildcards(b"*a*b*/x*c")
+    assert compiled is not None
+    assert [bool(compiled.fullmatch(each)) for each in ("1a2b3/x4c", "ab/xc", "a/b/xc", "abab/xcc")] == [
+        True, True, False, True,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("path", "expected"), [(b"a*", True), (b"a\\*", False), (b"a\\\\*", True), (b"[", True), (b"a", False)]
 )

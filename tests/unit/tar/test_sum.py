@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from streamer.errors import InvalidArchive, InvalidRequest
-from streamer.tar.sum import FileSum, Summing, Version, parse_label
+from streamer.tar.sum import FileSum, Summing, Sums, Version, parse_label
 
 
 class Pieces:
@@ -151,3 +151,10 @@ def test_labels() -> None:
 def test_algorithms_that_are_none(algorithm: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot compute a TarSum with"):
         Summing(Pieces(b""), Version.V1, algorithm)
+
+
+def test_members_of_one_name_are_ordered_as_go_sorts_a_few() -> None:
+    """Its comparison is no order: by names for the two `a`, by sums for the rest."""
+    sums = Sums(Version.V1)
+    sums.files = [FileSum(b"a", "5", 0), FileSum(b"b", "3", 1), FileSum(b"a", "1", 2)]
+    assert sums.sum() == f"tarsum.v1+sha256:{hashlib.sha256(b'351').hexdigest()}"
