@@ -140,9 +140,8 @@ class View:
         if before is not None and before.type != DIRECTORY:
             self._unlink(path, before)
         if entry.type != DIRECTORY:
-            if before is not None and before.type == DIRECTORY:
-                for each in self._inside(path):
-                    self._unlink(each, self.laid[each])
+            for each in self._inside(path):
+                self._unlink(each, self.laid[each])
             self._hidden.add(path)
         self.laid[path] = entry
         if entry.type == LINK:
