@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         30,
         ge=0,
         description="Seconds that open exports may go on after SIGTERM. Whoever sends it must wait at least this, "
-        "`release_timeout` and 5 s more before SIGKILL (Kubernetes: terminationGracePeriodSeconds; systemd: "
+        "twice `release_timeout` and 5 s more before SIGKILL (Kubernetes: terminationGracePeriodSeconds; systemd: "
         "TimeoutStopSec).",
     )
     release_timeout: float = Field(10, gt=0, description="Seconds that exports have to release what they hold.")
