@@ -13,8 +13,8 @@ run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image a
 	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"
 
 test: $(VENV)/.dev ## every test this machine can run
-	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/contracts tests/property $(PYTEST_ARGS)
-	$(BIN)/pytest -q tests/interop tests/lifetimes tests/deploy $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/contracts tests/property tests/interop tests/deploy $(PYTEST_ARGS)
+	$(BIN)/pytest -q tests/lifetimes $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the fast tests only
 	$(BIN)/pytest -q tests/unit tests/contracts $(PYTEST_ARGS)
