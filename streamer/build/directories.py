@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from streamer import drivers
+from streamer.build.view import WHITEOUT
 from streamer.changeset import content
 from streamer.changeset.descriptor import Components, not_opened
 from streamer.drivers.base import Tree
-from streamer.errors import InvalidRequest, NotFound, shown
+from streamer.errors import InvalidRequest, NotFound, Unsupported, shown
 from streamer.mounts.mount import Ids
 from streamer.mounts.table import MountTable
 from streamer.stores.base import Image
@@ -76,6 +77,8 @@ def _missing(tree: Tree | None, ids: Ids | None, path: bytes) -> Iterator[Member
             raise InvalidRequest(f"cannot make the directory {shown(path)}: {shown(b'/'.join(here))} is no directory")
     if not lacking:
         return
+    if any(name.startswith(WHITEOUT) for name in here[len(here) - lacking :]):
+        raise Unsupported(f"cannot make the directory {shown(path)}: in a layer such a name means a deletion")
     for entry in present:
         yield entry, None
     # As the kernel makes them: what is made in a set-group-ID directory is one itself.

@@ -70,11 +70,16 @@ def unpack(view: View, packed: Packed, target: bytes) -> None:
                 continue
             name = path + b"/" if entry.type == DIRECTORY else path
             link = _place(view, entry, entry.linkname, target) if entry.type == LINK else entry.linkname
-            if entry.type == LINK and link not in view.laid:
-                raise Unsupported(
-                    f"{shown(packed.path)} holds a hard link {shown(entry.name)} to something that is not in it",
-                    member=shown(entry.name),
-                )
+            if entry.type == LINK:
+                if link not in view.laid or view.laid[link].type == DIRECTORY:
+                    raise Unsupported(
+                        f"{shown(packed.path)} holds a hard link {shown(entry.name)} to what is no file in it",
+                        member=shown(entry.name),
+                    )
+                if view.laid[link].type == LINK:
+                    link = view.laid[link].linkname  # a further name of the same file
+                if link == path:
+                    continue
             view.make_directory(path.rpartition(b"/")[0], ROOT, ROOT)
             # As a file system would have it: a symbolic link has no mode.
             mode = 0o777 if entry.type == SYMLINK else entry.mode
@@ -86,12 +91,10 @@ def unpack(view: View, packed: Packed, target: bytes) -> None:
 
 
 def _share(view: View, first: bytes, path: bytes) -> None:
-    """All names of a file have the mode and the owner that came with the last of them."""
+    """A file has the mode and the owner that came with the last of its names; `View.members` gives them to all."""
     last = view.laid[path]
-    for name, entry in view.laid.items():
-        if name == first or (entry.type == LINK and entry.linkname == first):
-            mode = entry.mode if view.laid[first].type == SYMLINK else last.mode
-            view.laid[name] = replace(entry, mode=mode, uid=last.uid, gid=last.gid)
+    mode = view.laid[first].mode if view.laid[first].type == SYMLINK else last.mode
+    view.laid[first] = replace(view.laid[first], mode=mode, uid=last.uid, gid=last.gid)
 
 
 def members(view: View, packed: Packed) -> Iterator[Member]:

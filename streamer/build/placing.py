@@ -125,9 +125,11 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
 def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | None) -> None:
     session = Session(MountTable(), Report(), lambda: None)
     packer = Packer(Options(), session, Cursor(read=False), ids=manner.ids, live=False)
+    count = 0
     with closing(item.tree.nodes(item.path)) as nodes:
         for node in nodes:
             made = packer.entry(node)
+            count += made is not None and node.path != b""
             if made is None or (item.is_directory and node.path == item.path):
                 continue
             rest = node.path[len(item.path) :].lstrip(b"/")
@@ -140,6 +142,8 @@ def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | 
             item.tree.check(node.path, node.stat)
             if entry.type == REGULAR and entry.size:
                 view.contents[path] = _Source(item.tree.root, node.path, node.stat)
+    if item.is_directory:
+        item.tree.check_all(item.path, count)
 
 
 def _rebased(entry: Entry, path: bytes, start: bytes, target: bytes) -> Entry:

@@ -6,6 +6,7 @@ again: the hash of the known version is remembered, and decides whether the file
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from streamer.changeset.making import write_all
 from streamer.context.addresses import Policy
 from streamer.context.fetch import Fetched, Limits, Unchanged, fetch
 from streamer.context.pick import Item
+from streamer.context.source import masked
 from streamer.context.tree import Hashing, RootTree
 from streamer.errors import InvalidRequest, SourceChanged, StorageFull
 from streamer.stores.local.catalog import FetchedRow
@@ -78,7 +80,7 @@ class Remote:
             assert known is not None
             self.name, self.hash = known.name, known.hash
         if named and self.name == UNNAMED:
-            raise InvalidRequest(f"cannot determine a file name from {self._url[:200]!r}: end the destination with one")
+            raise InvalidRequest(f"cannot determine a file name from {masked(self._url)!r}: end the destination in one")
 
     async def item(self) -> Item:
         """The file, fetched by now. SourceChanged if it is not the one that was looked at."""
@@ -86,7 +88,7 @@ class Remote:
             expected = self.hash
             await self._fetch()
             if self.hash != expected:
-                raise SourceChanged(f"{self._url[:200]!r} changed while it was added")
+                raise SourceChanged(f"{masked(self._url)!r} changed while it was added")
         assert self._item is not None
         return self._item
 
@@ -103,7 +105,8 @@ class Remote:
                 finally:
                     os.close(file)
             except OSError as error:
-                raise StorageFull(f"cannot keep {found.url}: {error.strerror}") from error
+                kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else InvalidRequest
+                raise kind(f"cannot keep {found.url}: {error.strerror}") from error
         tree = RootTree(root, self._hashing, owner=(0, 0))
         hashed: str | None = await to_thread.run_sync(tree.sum, self.name, limiter=self._threads)
         self.hash = hashed or ""

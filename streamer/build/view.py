@@ -13,11 +13,12 @@ from typing import TypeAlias
 from streamer.changeset import content
 from streamer.changeset.descriptor import Components, not_opened
 from streamer.drivers.base import Tree
-from streamer.errors import InvalidRequest, NotFound, shown
+from streamer.errors import InvalidRequest, NotFound, Unsupported, shown
 from streamer.mounts.mount import Ids
-from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry
+from streamer.tar.entry import DIRECTORY, LINK, SYMLINK, Entry
 
 _MODE = 0o755
+WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _LONGEST = 4096
 """Bytes of a path: more the kernel takes of nobody."""
@@ -136,6 +137,8 @@ class View:
 
     def lay(self, path: bytes, entry: Entry) -> None:
         """Puts a member in its place; what lay there is replaced, and a directory only by what is no directory."""
+        if path.rpartition(b"/")[2].startswith(WHITEOUT):
+            raise Unsupported(f"cannot make /{shown(path)}: in a layer such a name means a deletion")
         before = self.laid.get(path)
         if before is not None and before.type != DIRECTORY:
             self._unlink(path, before)
@@ -177,6 +180,8 @@ class View:
                     given.add(above)
             given.add(path)
             entry = self.laid[path]
+            if entry.type == LINK and (file := self.laid.get(entry.linkname)) is not None:
+                entry = replace(entry, mode=file.mode, uid=file.uid, gid=file.gid)
             yield path, entry
             if entry.type == DIRECTORY and path in self._hidden:
                 yield path, replace(entry, name=path + b"/" + _OPAQUE, type=b"0", mode=0)
@@ -189,17 +194,19 @@ class View:
             self._links.get(entry.linkname, set()).discard(path)
         source = self.contents.pop(path, None)
         links = sorted(self._links.pop(path, ()))
-        if entry.type != REGULAR or source is None or not links:
+        if entry.type in (DIRECTORY, LINK) or not links:
             return
         first, *others = links
-        self.laid[first], self.contents[first] = replace(entry, name=first), source
+        self.laid[first] = replace(entry, name=first)
+        if source is not None:
+            self.contents[first] = source
         for name in others:
             self.laid[name] = replace(self.laid[name], linkname=first)
         self._links[first] = set(others)
 
     def _covered(self, path: bytes) -> bool:
         """Whether something of the layer keeps what the image has there from being seen."""
-        return any(above in self._hidden for above in (*_above(path), path))
+        return bool(self._hidden) and any(above in self._hidden for above in (*_above(path), path))
 
     def _looked(self, path: bytes) -> Found | None:
         if self._below is None:

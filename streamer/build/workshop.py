@@ -19,6 +19,7 @@ from streamer.build.placing import Manner
 from streamer.build.remote import Fetching, Remote, is_url
 from streamer.build.steps import Step
 from streamer.context.pick import Item, Picks, matches, require
+from streamer.context.source import masked
 from streamer.context.tree import Hashing, RootTree, Tree
 from streamer.errors import InvalidRequest, NotPermitted
 from streamer.export.closing import closing
@@ -90,13 +91,13 @@ class LocalWorkshop:
                 picks += await self._threaded(partial(matches, tree, os.fsencode(source)))
                 continue
             if isinstance(instruction, Copy):
-                raise InvalidRequest(f"COPY cannot take a URL, but ADD can: {source[:200]!r}")
+                raise InvalidRequest(f"COPY cannot take a URL, but ADD can: {masked(source)!r}")
             if self.fetching is None:
                 raise NotPermitted("ADD cannot fetch a URL here: the setting fetch allows it")
             remote = Remote(source, self.local, stack, self.fetching, self.hashing, self._threads)
             await remote.look(named=named)
             remotes[len(picks.items)] = remote
-            picks += Picks((Item(_NOWHERE, b"", remote.name, False, fetched=True),), (remote.hash,))
+            picks += Picks((Item(_NOWHERE, b"", remote.name, False, fetched=True),), (remote.hash,), ("",))
         require(picks, [os.fsencode(each) for each in instruction.sources])
         return picks, remotes
 
@@ -169,7 +170,9 @@ class _Files:
     @property
     def others(self) -> str:
         # The hash of what is found through a link does not tell the link's own name, by which it may be called.
-        return repr([item.name for item in self.picks.items])
+        names = [item.name for item in self.picks.items]
+        # Nor does history tell whether files keep their owners.
+        return repr((names, self.picks.exact, self.manner.keep))
 
     async def make(self, step: Step) -> Image:
         items = list(self.picks.items)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from streamer.changeset import content
 from streamer.context import paths
 from streamer.context.tree import Tree
 from streamer.errors import InvalidRequest, NotFound, shown
@@ -33,6 +34,9 @@ class Picks:
 
     items: tuple[Item, ...] = ()
     hashes: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
+    """What else decides about what is copied, for each item: Docker's hashes go neither over what links lead to by
+    name, nor over what is in a file with several names."""
 
     @property
     def hash(self) -> str:
@@ -40,7 +44,7 @@ class Picks:
         return together("multi", self.hashes)
 
     def __add__(self, other: Picks) -> Picks:
-        return Picks(self.items + other.items, self.hashes + other.hashes)
+        return Picks(self.items + other.items, self.hashes + other.hashes, self.exact + other.exact)
 
 
 def pick(tree: Tree, sources: Sequence[bytes], *, wildcards: bool = True) -> Picks:
@@ -88,17 +92,25 @@ def _picked(tree: Tree, source: bytes) -> Picks:
     is_directory = stat.S_ISDIR(status.st_mode)
     item = Item(tree, real, path.rpartition(b"/")[2], is_directory)
     if is_directory:
-        return Picks((item,), (together("dir", sorted(_below(tree, real))),))
-    return Picks((item,), (f"file:{_sum(tree, real, path)}",))
+        hashes, exact = _below(tree, real)
+        return Picks((item,), (together("dir", sorted(hashes)),), (exact,))
+    hash = f"file:{_sum(tree, real, path)}"
+    return Picks((item,), (hash,), (tree.more(real).hex(),))
 
 
-def _below(tree: Tree, directory: bytes) -> Iterator[str]:
-    """The sums of a directory and of everything in it; of links, those of what they lead to."""
+def _below(tree: Tree, directory: bytes) -> tuple[list[str], str]:
+    """The sums of a directory and of everything in it, of links those of what they lead to; and what they do not tell
+    of: names, types, what links say, content of files with several names."""
+    hashes, exact = [], hashlib.sha256()
     with closing(tree.nodes(directory)) as nodes:
         for node in nodes:
-            if node.path:
-                is_link = stat.S_ISLNK(node.stat.st_mode)
-                yield _sum(tree, tree.followed(node.path) if is_link else node.path, node.path)
+            if not node.path:
+                continue
+            is_link = stat.S_ISLNK(node.stat.st_mode)
+            hashes.append(_sum(tree, tree.followed(node.path) if is_link else node.path, node.path))
+            said = content.link_target(node) if is_link else tree.more(node.path)
+            exact.update(b"%s\0%o\0%d\0%s" % (node.path, stat.S_IFMT(node.stat.st_mode), len(said), said))
+    return hashes, exact.hexdigest()
 
 
 def _sum(tree: Tree, real: bytes, path: bytes) -> str:

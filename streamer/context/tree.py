@@ -7,6 +7,7 @@ anywhere else as if that were in an archive. So does this, without the archive.
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -26,7 +27,7 @@ from streamer.export.pack import Packer
 from streamer.export.plan import Options, Report, Session
 from streamer.mounts.table import MountTable
 from streamer.tar import sum as tarsum
-from streamer.tar.entry import REGULAR, Entry
+from streamer.tar.entry import LINK, REGULAR, Entry
 from streamer.tar.reader import Written
 from streamer.tar.sum import Version
 
@@ -64,6 +65,15 @@ class Tree(Protocol):
         """The TarSum of the member of that path, hexadecimal; None if there is none. SourceChanged, SourceFailed."""
         ...
 
+    def more(self, path: bytes) -> bytes:
+        """What else decides about a file's content than its sum: of a hard link, whose header is all that its sum goes
+        over, the sum of the file."""
+        ...
+
+    def check_all(self, start: bytes, count: int) -> None:
+        """SourceChanged if other than `count` files are known below `start`: one of those that were hashed is gone."""
+        ...
+
     def check(self, path: bytes, status: os.stat_result) -> None:
         """SourceChanged if a file that was hashed is another one by now: what is copied must be what was hashed."""
         ...
@@ -75,6 +85,8 @@ class _Header:
     size: int
     """Of the content that the sum goes over."""
     identity: tuple[int, ...]
+    link: bytes = b""
+    """Of a further name of a file: the first one."""
 
 
 class DirectoryTree:
@@ -135,6 +147,18 @@ class DirectoryTree:
                 if made is not None:
                     yield node.path, _header(made[0], node.stat, self._hashing)
 
+    def more(self, path: bytes) -> bytes:
+        header = (self._headers or {}).get(path)
+        return (self.sum(header.link) or "").encode() if header is not None and header.link else b""
+
+    def check_all(self, start: bytes, count: int) -> None:
+        if self._headers is None:
+            return
+        below = start + b"/" if start else b""
+        known = sum(1 for path in self._headers if path == start or path.startswith(below))
+        if known != count:
+            raise SourceChanged(f"cannot read {shown(start or b'.')}: files in it came or went meanwhile")
+
     def check(self, path: bytes, status: os.stat_result) -> None:
         if self._headers is None or not path:
             return
@@ -159,8 +183,14 @@ class _Whole:
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start)
 
-    def check(self, path: bytes, status: os.stat_result) -> None:
+    def more(self, path: bytes) -> bytes:
+        return b""
+
+    def check_all(self, start: bytes, count: int) -> None:
         pass  # nobody else writes here
+
+    def check(self, path: bytes, status: os.stat_result) -> None:
+        pass
 
 
 class RecordedTree(_Whole):
@@ -171,8 +201,19 @@ class RecordedTree(_Whole):
         for file in reversed(sums.files):
             self._sums[file.name] = file.sum  # of several with one name the first counts
 
+        self._whole = b""
+        if not sums.plain:
+            # Which member a file's content is of, only extracting could tell: any other archive is another one.
+            made = hashlib.sha256()
+            for file in sums.files:
+                made.update(file.name + b"\0" + file.sum.encode())
+            self._whole = made.digest()
+
     def sum(self, path: bytes) -> str | None:
         return self._sums.get(path or b".")
+
+    def more(self, path: bytes) -> bytes:
+        return self._whole
 
 
 class RootTree(_Whole):
@@ -216,7 +257,8 @@ def _header(entry: Entry, status: os.stat_result, hashing: Hashing) -> _Header:
     if hashing is Hashing.DOCKER_23:
         said |= stat.S_IFMT(status.st_mode)
     told = tarsum.told(entry, Written(entry.type, said, entry.size), Version.V1)
-    return _Header(told, entry.size if entry.type == REGULAR else 0, _identity(status))
+    link = entry.linkname if entry.type == LINK else b""
+    return _Header(told, entry.size if entry.type == REGULAR else 0, _identity(status), link)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -222,6 +222,8 @@ class Queue:
             except Exception as error:
                 log.error("job cannot be begun", job=id, exc_info=error)
                 await anyio.sleep(_PAUSE)
+            if end is requeue and run.cancelled:
+                end = partial(self._end, id, State.CANCELLED)
             if end is not None:
                 await self._written(id, end)
         finally:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from streamer.errors import InvalidRequest
-from streamer.tar.entry import DIRECTORY, REGULAR, Entry
+from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry
 from streamer.tar.reader import Limits, Reader, Source, Written
 
 _DEFAULT = Limits()
@@ -144,6 +144,11 @@ class Sums:
         self.algorithm = check_algorithm(algorithm)
         self.files: list[FileSum] = []
         """In the archive's order; a name may come more than once."""
+        self.plain = True
+        """Whether each file that comes of it has the content that its own sum went over: no name twice, no hard link,
+        nothing below a symbolic link."""
+        self._names: set[bytes] = set()
+        self._symlinks: set[bytes] = set()
 
     def passing(self, entry: Entry, written: Written, stored: Iterator[bytes]) -> Iterator[bytes]:
         """The member's stored blocks, passed on; it is added once all were taken."""
@@ -159,7 +164,19 @@ class Sums:
                 yield from kept
                 kept.clear()
             yield from kept
+        self._note(clean(entry.name), entry.type)
         self.files.append(FileSum(clean(entry.name), made.hexdigest(), len(self.files)))
+
+    def _note(self, name: bytes, kind: bytes) -> None:
+        if name in self._names or kind == LINK:
+            self.plain = False
+        if self._symlinks:
+            parts = name.split(b"/")
+            if any(b"/".join(parts[:count]) in self._symlinks for count in range(1, len(parts))):
+                self.plain = False
+        if kind == SYMLINK:
+            self._symlinks.add(name)
+        self._names.add(name)
 
     def sum(self, extra: bytes = b"") -> str:
         """`VERSION+ALGORITHM:HEX` of what was added so far. `extra` counts before it (an image's JSON, once)."""

@@ -47,7 +47,7 @@ class _Telling:
 
     def __init__(self) -> None:
         self._mouth, self._ear = anyio.create_memory_object_stream[Line](_AHEAD)
-        self.error: StreamerError | None = None
+        self.error: Exception | None = None
 
     async def say(self, line: Line) -> None:
         try:
@@ -59,7 +59,7 @@ class _Telling:
         """Runs the work to its end; then `hear` has nothing more to give."""
         try:
             await background.run(lambda: work(self.say))
-        except StreamerError as error:
+        except Exception as error:
             self.error = error
         finally:
             self._mouth.close()
@@ -176,8 +176,10 @@ async def told(
                 line = await telling.hear()
     finally:
         telling.leave()
-    if telling.error is not None:
+    if isinstance(telling.error, StreamerError):
         await _write(answer, failed(telling.error), limit)
+    elif telling.error is not None:
+        raise telling.error  # one of ours breaks the body off
     return answer
 
 

@@ -20,6 +20,7 @@ from streamer.tar.compression import Compression
 from streamer.tar.source import Limits
 from streamer.web import respond
 from streamer.web.bodies import ContextSource
+from streamer.web.builds import Slot
 from streamer.web.conditional import Asked
 from streamer.web.documents import document
 from streamer.web.site import SITE, Site
@@ -57,8 +58,10 @@ async def _fetched(request: web.Request, site: Site, source: str, choices: Choic
     if not isinstance(local, LocalStore):
         raise Unsupported("no embedded store is served here, so there is nowhere to clone to")
     network = Network(site.fetch, WEB, site.max_import_bytes)
-    async with local.scratch() as above, opened(source, choices, network, above) as context:
-        return await _answered(request, context.plan)
+    # As costly as a build, and so among those that may be under way.
+    with Slot(site.builds):
+        async with local.scratch() as above, opened(source, choices, network, above) as context:
+            return await _answered(request, context.plan)
 
 
 def _generated(wanted: ContextSource, choices: Choices) -> Context:

@@ -6,6 +6,7 @@ from typing import Any
 
 from anyio import to_thread
 
+from streamer.database import Duplicate
 from streamer.errors import NotFound
 from streamer.oci import config as configs
 from streamer.oci import digest as digests
@@ -63,7 +64,11 @@ async def extend(
                 return [TakenImage(config, (), layers)]
 
             (image,) = await core.long(lambda stop: work.taken(stop, taken))
-            await publish(core, work.intake, [image], step=(parent, key))
+            try:
+                await publish(core, work.intake, [image], step=(parent, key))
+            except Duplicate as error:
+                # Of what a step names only the image below can be gone.
+                raise NotFound(f"image {digests.short(parent or '')} was removed meanwhile") from error
     async with core.database.read() as transaction:
         made = await lookup.image(transaction, image.config.id, core.name)
     return await to_thread.run_sync(Records(core).image, made, limiter=core.lookups)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -209,6 +210,7 @@ MEANWHILE = {
     "content": lambda context: (context / "one").write_text("other"),
     "mode": lambda context: (context / "one").chmod(0o600),
     "another": lambda context: (context / "dir/new").touch(),
+    "gone": lambda context: (context / "dir/a").unlink(),
     "archive": lambda context: (context / "two").write_text("other"),
 }
 
@@ -231,3 +233,54 @@ async def test_what_changes_after_it_was_hashed_is_not_copied(
     monkeypatch.setattr(LocalWorkshop, "cached", cached)
     with pytest.raises(SourceChanged):
         await builds.build()
+
+
+async def test_owners_are_kept_from_another_stage_only(builds: Builds) -> None:
+    """The same file has the same hash; what COPY makes of its owner is another thing."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as out:
+        for name, text in (("Dockerfile", b"FROM scratch\nCOPY a /\n"), ("a", b"x")):
+            info = tarfile.TarInfo(name)
+            info.size, info.uid, info.gid = len(text), 1000, 1000
+            out.addfile(info, io.BytesIO(text))
+    await builds.build(archive=archive.getvalue())
+    layer_of_a = images.pack(images.docker(images.image(layer(file("a", b"x", uid=1000, gid=1000)), names=["owned:1"])))
+    await builds.store.import_archive(images.Bytes(layer_of_a))
+    await builds.build(b"FROM owned:1 AS b\nFROM scratch\nCOPY --from=b a /\n")
+    assert builds.hits == 0
+
+
+LINKED = {
+    "where a link leads": ("dir/b", lambda path: (path.unlink(), path.symlink_to("/elsewhere"))),
+    "what a file with two names holds": ("hard", lambda path: path.write_text("other")),
+}
+
+
+@pytest.mark.parametrize("change", LINKED)
+async def test_what_no_hash_of_docker_tells_misses_as_well(builds: Builds, change: str) -> None:
+    os.link(builds.context / "dir/a", builds.context / "hard")
+    (builds.context / "dir/b").unlink()
+    (builds.context / "dir/b").symlink_to("/nowhere")
+    text = b"FROM scratch\nCOPY dir /d/\nCOPY hard /\n"
+    before = await builds.build(text)
+    name, changed = LINKED[change]
+    changed(builds.context / name)
+    assert (await builds.build(text)).layers[-1].diff_id != before.layers[-1].diff_id or change == "where a link leads"
+    assert builds.hits == 0
+
+
+async def test_members_that_come_twice(builds: Builds) -> None:
+    """The first one's sum, the last one's content."""
+
+    def packed(last: bytes) -> bytes:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as out:
+            for name, text in (("Dockerfile", b"FROM scratch\nCOPY a /\n"), ("a", b"first"), ("a", last)):
+                info = tarfile.TarInfo(name)
+                info.size = len(text)
+                out.addfile(info, io.BytesIO(text))
+        return made.getvalue()
+
+    first = await builds.build(archive=packed(b"1"))
+    assert (await builds.build(archive=packed(b"2"))).id != first.id
+    assert builds.hits == 0

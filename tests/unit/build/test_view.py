@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamer.build.view import ROOT, View
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, Unsupported
 from streamer.tar.entry import DIRECTORY, LINK, REGULAR, Entry
 
 MANY = 20_000
@@ -38,6 +38,20 @@ def test_links_keep_the_content_of_what_they_are_links_to() -> None:
     assert view.contents == {b"d/l3": "content"}
     view.lay(b"d", Entry(b"d", REGULAR))
     assert (view.laid[b"l1"].type, view.contents) == (REGULAR, {b"l1": "content"})
+
+
+def test_links_to_what_has_no_content() -> None:
+    view = View(None, None)
+    view.lay(b"a", Entry(b"a", REGULAR))
+    view.lay(b"b", Entry(b"b", LINK, linkname=b"a"))
+    view.lay(b"a", Entry(b"a", REGULAR, size=3))
+    assert (view.laid[b"b"].type, view.laid[b"b"].size) == (REGULAR, 0)
+
+
+@pytest.mark.parametrize("path", [b".wh.etc", b"etc/.wh..wh..opq", b"etc/.wh.x/below"])
+def test_names_that_would_be_deletions(path: bytes) -> None:
+    with pytest.raises(Unsupported, match="such a name means a deletion"):
+        View(None, None).make_directory(path, ROOT, ROOT)
 
 
 def test_deep_paths() -> None:

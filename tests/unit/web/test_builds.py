@@ -412,7 +412,10 @@ def test_too_many_at_once(site: Site, keys: Keys) -> None:
         assert answer.headers["retry-after"] == "5"
     with anyio.from_thread.start_blocking_portal() as portal:
         portal.call(_idle, site)
-    assert post(site, keys, data).status == 200
+    # The last one's place is free a moment after it has ended.
+    while (answer := post(site, keys, data)).status == 503:
+        assert time.monotonic() < deadline
+    assert answer.status == 200
 
 
 SCOPES: dict[str, tuple[str, str, str, int]] = {
