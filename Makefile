@@ -7,14 +7,18 @@ BIN := $(VENV)/bin
 ASYNC_OFF := ASYNC106,ASYNC109,ASYNC119,ASYNC124
 STREAMER_LISTEN ?= 127.0.0.1:8080
 
+# What waits for a server more than it counts on being alone with it.
+STORAGE := $(wildcard tests/lifetimes/test_storage_*.py)
+
 .PHONY: run test unit lint types check bench stubs clean
 
 run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image and container
 	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"
 
 test: $(VENV)/.dev ## every test this machine can run
-	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/contracts tests/property tests/interop tests/deploy $(PYTEST_ARGS)
-	$(BIN)/pytest -q tests/lifetimes $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/contracts tests/property tests/interop tests/deploy \
+	  $(STORAGE) $(PYTEST_ARGS)
+	$(BIN)/pytest -q tests/lifetimes $(STORAGE:%=--ignore=%) $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the fast tests only
 	$(BIN)/pytest -q tests/unit tests/contracts $(PYTEST_ARGS)
