@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-from anyio import to_thread
 
 from streamer.build.script import MAX_SIZE
 from streamer.changeset.descriptor import open_in_root
@@ -34,6 +33,7 @@ from streamer.context.plan import DOCKERFILE, IGNORE_FILE
 from streamer.context.remote import is_text
 from streamer.context.tree import DirectoryTree, Hashing, Tree
 from streamer.errors import FILE_REFUSALS, InvalidRequest, LimitExceeded, SourceFailed, shown
+from streamer.export.tasks import threaded
 from streamer.tar.source import Headed, Limits, Source
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ async def of_url(
     async with AsyncExitStack() as stack:
         async with fetch(url, policy, fetching) as found, fed(found.read) as feed:
             if is_text(found):
-                given = Given(None, await to_thread.run_sync(limited, feed), DOCKERFILE.decode())
+                given = Given(None, await threaded(lambda: limited(feed)), DOCKERFILE.decode())
             else:
                 opened = entered(lambda: of_source(feed, file, place, limits))
                 given = await stack.enter_async_context(opened)
@@ -133,10 +133,10 @@ async def entered(block: Callable[[], AbstractContextManager[T]]) -> AsyncIterat
     """A block that is entered and left in threads: left on every way out, with the cancellation waiting for that."""
     stack = ExitStack()
     try:
-        yield await to_thread.run_sync(lambda: stack.enter_context(block()))
+        yield await threaded(lambda: stack.enter_context(block()))
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(stack.close)
+            await threaded(stack.close)
 
 
 def _in_context(root: int, name: bytes | None) -> tuple[bytes, str]:

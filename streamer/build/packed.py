@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from streamer.build.view import ROOT, View
+from streamer.build.view import ROOT, WHITEOUT, View
 from streamer.changeset.descriptor import open_below
 from streamer.errors import InvalidArchive, LimitExceeded, SourceChanged, Unsupported, shown
 from streamer.tar import sum as tarsum
@@ -20,7 +20,6 @@ from streamer.tar.reader import Reader
 from streamer.tar.source import Limits
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_WHITEOUT = b".wh."
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def _place(view: View, entry: Entry, name: bytes, target: bytes) -> bytes:
             kept.append(component)
     if not kept:
         return target
-    if kept[-1].startswith(_WHITEOUT):
+    if kept[-1].startswith(WHITEOUT):
         raise Unsupported(
             f"cannot unpack {shown(name)}: in a layer such a name means a deletion", member=shown(entry.name)
         )

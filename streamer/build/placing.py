@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from streamer import drivers
 from streamer.build import owners
 from streamer.build.packed import Packed, Place, members, unpack
-from streamer.build.view import ROOT, Owner, View
+from streamer.build.view import ROOT, WHITEOUT, Owner, View
 from streamer.changeset import content
 from streamer.changeset.descriptor import open_below
 from streamer.context.pick import Item
@@ -32,7 +32,6 @@ from streamer.tar.source import Limits
 from streamer.tar.writer import archive
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_WHITEOUT = b".wh."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | 
                 continue
             rest = node.path[len(item.path) :].lstrip(b"/")
             path = b"/".join(filter(None, (target, rest)))
-            if path.rpartition(b"/")[2].startswith(_WHITEOUT):
+            if path.rpartition(b"/")[2].startswith(WHITEOUT):
                 raise Unsupported(f"cannot copy {shown(node.path)}: in a layer such a name means a deletion")
             entry = _rebased(made[0], path, item.path, target)
             view.make_directory(path.rpartition(b"/")[0], given or ROOT, given or ROOT)

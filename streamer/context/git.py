@@ -20,7 +20,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 import anyio.abc
-from anyio import to_thread
 
 from streamer.context.addresses import Policy
 from streamer.context.source import masked
@@ -33,7 +32,7 @@ from streamer.errors import (
     StreamerError,
     Unsupported,
 )
-from streamer.export.tasks import tasks
+from streamer.export.tasks import tasks, threaded
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEPTH = 5
@@ -320,7 +319,7 @@ class _Work:
         """LimitExceeded once there is too much, for as long as this is not cancelled."""
         while True:
             await anyio.sleep(_LOOK)
-            if await to_thread.run_sync(_size, self.place) > self._limits.size:
+            if await threaded(lambda: _size(self.place)) > self._limits.size:
                 raise LimitExceeded(
                     f"cannot clone {self._repository.url}: it has more than {self._limits.size} bytes", limit="size"
                 )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from streamer.context import fetch, git, paths
@@ -20,7 +19,7 @@ from streamer.context.remote import remote
 from streamer.context.scratch import scratch
 from streamer.context.source import Kind, kind, masked
 from streamer.errors import InvalidRequest, NotFound
-from streamer.export.tasks import tasks
+from streamer.export.tasks import tasks, threaded
 from streamer.tar.source import Limits
 
 EVERY = ("https", "http", "git", "ssh")
@@ -45,7 +44,7 @@ async def opened(source: str, choices: Choices, network: Network, above: Path) -
     found = kind(source, is_directory=False)
     if found is Kind.GIT:
         async with cloned(source, network, above) as place:
-            yield await to_thread.run_sync(plan_directory, os.fsencode(place), choices)
+            yield await threaded(lambda: plan_directory(os.fsencode(place), choices))
     elif found is Kind.URL:
         limits, fetching = Limits(total=network.size), fetch.Limits(size=network.size)
         async with remote(source, choices, policy=network.policy, fetching=fetching, limits=limits) as context:
@@ -62,7 +61,7 @@ async def cloned(source: str, network: Network, above: Path) -> AsyncIterator[Pa
         place = await group.start(_held, above)
         limits = git.Limits(size=network.size)
         async with git.checked_out(repository, place, network.policy, limits, network.transports) as top:
-            yield await to_thread.run_sync(_inside, top, repository.subdirectory)
+            yield await threaded(lambda: _inside(top, repository.subdirectory))
         group.cancel_scope.cancel()
 
 
@@ -71,13 +70,13 @@ async def _held(above: Path, *, task_status: TaskStatus[Path]) -> None:
     and the second time it would leave a removal that has only begun."""
     made = scratch(above)
     with anyio.CancelScope(shield=True):
-        place = await to_thread.run_sync(made.__enter__)
+        place = await threaded(made.__enter__)
     try:
         task_status.started(place)
         await anyio.sleep_forever()
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(made.__exit__, None, None, None)
+            await threaded(lambda: made.__exit__(None, None, None))
 
 
 def _inside(top: Path, subdirectory: str) -> Path:

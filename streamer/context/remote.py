@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from anyio import to_thread
-
 from streamer.context import incoming
 from streamer.context.addresses import Policy
 from streamer.context.feed import Feed, fed
@@ -18,6 +16,7 @@ from streamer.context.fetch import Limits as Fetching
 from streamer.context.generate import plan_dockerfile
 from streamer.context.plan import Choices, Context
 from streamer.errors import Unsupported
+from streamer.export.tasks import threaded
 from streamer.tar.source import Limits
 
 _ARCHIVES = frozenset(
@@ -52,11 +51,11 @@ def is_text(found: Fetched) -> bool:
 async def planned(found: Fetched, feed: Feed, choices: Choices, limits: Limits) -> Context:
     """The context of what was fetched and is read from the feed."""
     if is_text(found):
-        text = await to_thread.run_sync(incoming.text, feed)
+        text = await threaded(lambda: incoming.text(feed))
         return plan_dockerfile(text, choices)
 
     def made() -> Context:
         return incoming.plan_incoming(feed, choices, name=found.url, limits=limits)
 
-    context = await to_thread.run_sync(made)
+    context = await threaded(made)
     return Context(feed.export(context.plan), context.dockerfile)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 import anyio.abc
+from anyio import CapacityLimiter, to_thread
+
+T = TypeVar("T")
+
+
+async def threaded(function: Callable[[], T]) -> T:
+    """The function's result, from a thread of its own: neither waiting for a slow sender nor cleaning up may wait for a
+    place among threads that others hold. Cancelled, it is waited for."""
+    return await to_thread.run_sync(function, limiter=CapacityLimiter(1))
 
 
 @asynccontextmanager

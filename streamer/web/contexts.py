@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from aiohttp import web
-from anyio import to_thread
 
 from streamer.context.feed import fed
 from streamer.context.generate import plan_files
@@ -15,6 +14,7 @@ from streamer.context.opening import WEB, Network, opened
 from streamer.context.plan import DOCKERFILE, Choices, Context, Owner
 from streamer.errors import InvalidRequest, NotPermitted, Unsupported
 from streamer.export.plan import ExportPlan
+from streamer.export.tasks import threaded
 from streamer.stores.local.store import LocalStore
 from streamer.tar.compression import Compression
 from streamer.tar.source import Limits
@@ -47,7 +47,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.StreamRespon
     body = Body(request, site.upload_timeout, "make a context")
     async with fed(body.receive) as feed:
         limits = Limits(total=site.max_import_bytes)
-        context = await to_thread.run_sync(lambda: plan_incoming(feed, choices, name="the body", limits=limits))
+        context = await threaded(lambda: plan_incoming(feed, choices, name="the body", limits=limits))
         return await _answered(request, feed.export(context.plan))
 
 
