@@ -20,10 +20,12 @@ from support import storage
 from support.clients import Client
 from support.commandline import run
 from support.exporting import asked, ended, submitted
+from support.faults import gated
 from support.processes import Serving
 from support.storage import S3Kept
 
 SIZE = 40 << 20
+PART = 5 << 20
 KILLS = int(os.environ.get("STREAMER_TEST_KILLS", "8"))
 
 
@@ -141,38 +143,50 @@ def test_events_until_the_end(kept: S3Kept, serving: Callable[..., Serving]) -> 
 
 
 def test_cancelled_it_leaves_nothing(kept: S3Kept, serving: Callable[..., Serving]) -> None:
-    port = serving(STREAMER_MAX_JOBS="1").port
-    first, second = (submitted(port, f"s3://{kept.bucket}/cancelled-{n}.tar") for n in range(2))
-    assert asked(port, "DELETE", f"/v1/exports/{second}")[1]["state"] == "cancelled"
-    job = asked(port, "DELETE", f"/v1/exports/{first}")[1]
-    assert job["state"] in ("cancelled", "done")
-    assert (kept_bytes(kept, "cancelled-0.tar") is None) == (job["state"] == "cancelled")
-    assert kept_bytes(kept, "cancelled-1.tar") is None
-    assert left(kept) == []
+    with gated(kept.url, 2) as gate:
+        port = serving(STREAMER_MAX_JOBS="1", AWS_ENDPOINT_URL=gate.way.url).port
+        first, second = (submitted(port, f"s3://{kept.bucket}/cancelled-{n}.tar") for n in range(2))
+        gate.reached()
+        for id in (second, first):
+            assert asked(port, "DELETE", f"/v1/exports/{id}")[1]["state"] == "cancelled"
+        for key in ("cancelled-0.tar", "cancelled-1.tar"):
+            assert kept_bytes(kept, key) is None
+        assert left(kept) == []
 
 
 def test_drained_it_goes_on_where_it_was(kept: S3Kept, expected: bytes, serving: Callable[..., Serving]) -> None:
-    server = serving(STREAMER_DRAIN_TIMEOUT="0", STREAMER_UPLOAD_CONCURRENCY="1")
-    id = submitted(server.port, f"s3://{kept.bucket}/drained.tar")
-    parts_of(kept, "drained.tar", 2)
-    server.process.send_signal(signal.SIGTERM)
-    assert server.ends(30) == 0, server.log
+    """Put by after two parts: the next process sends the others only."""
+    parts = -(-len(expected) // PART)
+    with gated(kept.url, 3) as gate:
+        server = serving(STREAMER_DRAIN_TIMEOUT="0", STREAMER_UPLOAD_CONCURRENCY="1", AWS_ENDPOINT_URL=gate.way.url)
+        id = submitted(server.port, f"s3://{kept.bucket}/drained.tar")
+        gate.reached()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ends(30) == 0, server.log
     assert left(kept) == ["drained.tar"]
-    uploads = parts_of(kept, "drained.tar", 1)
-    server = serving()
-    job = ended(server.port, id)
-    assert (job["state"], job["attempts"]) == ("done", 2), job
+    with gated(kept.url, parts + 1) as gate:
+        server = serving(AWS_ENDPOINT_URL=gate.way.url)
+        job = ended(server.port, id)
+        assert (job["state"], job["attempts"]) == ("done", 2), job
+        assert sum("partNumber" in call for call in gate.way.calls) == parts - 2
     assert kept_bytes(kept, "drained.tar") == expected
     assert left(kept) == []
-    assert uploads
 
 
 def test_drained_in_time_it_ends(kept: S3Kept, expected: bytes, serving: Callable[..., Serving]) -> None:
-    server = serving(STREAMER_DRAIN_TIMEOUT="60", STREAMER_UPLOAD_CONCURRENCY="2")
-    submitted(server.port, f"s3://{kept.bucket}/in-time.tar")
-    parts_of(kept, "in-time.tar", 1)
-    server.process.send_signal(signal.SIGTERM)
-    assert server.ends(60) == 0
+    with gated(kept.url, 2) as gate:
+        server = serving(
+            STREAMER_DRAIN_TIMEOUT="60", STREAMER_UPLOAD_CONCURRENCY="2", AWS_ENDPOINT_URL=gate.way.url
+        )
+        submitted(server.port, f"s3://{kept.bucket}/in-time.tar")
+        gate.reached()
+        with Client(server.port) as other:
+            other.request("/healthz")
+            assert other.answer().status == 200
+            server.process.send_signal(signal.SIGTERM)
+            refused(other)
+        gate.open()
+        assert server.ends(60) == 0
     assert kept_bytes(kept, "in-time.tar") == expected
     assert left(kept) == []
 
@@ -249,22 +263,3 @@ def test_killed_at_any_time_every_job_ends_once(kept: S3Kept, expected: bytes, s
         assert kept_bytes(kept, key) == expected, key
     assert left(kept) == []
 
-
-def parts_of(kept: S3Kept, key: str, count: int) -> int:
-    """How many parts an upload has, once it has so many."""
-
-    async def look() -> int:
-        async with kept.client() as client:
-            found = await client.list_multipart_uploads(Bucket=kept.bucket, Prefix=key)
-            for each in found.get("Uploads", ()):
-                answer = await client.list_parts(Bucket=kept.bucket, Key=key, UploadId=each["UploadId"])
-                return len(answer.get("Parts", ()))
-        return 0
-
-    async def wait() -> int:
-        end = time.monotonic() + 30
-        while (found := await look()) < count:
-            assert time.monotonic() < end
-        return found
-
-    return asyncio.run(wait())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 
 class Fault(enum.StrEnum):
@@ -47,6 +49,11 @@ class Faulty:
     """Seconds for which a call that times out stays without an answer."""
     calls: list[str] = field(default_factory=list)
     """What was asked, in order: method and what the query says."""
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Parts from the number `closed_from` on wait for it before they are forwarded."""
+    closed_from: int | None = None
+    waiting: int = 0
+    """How many parts came to the closed gate."""
     url: str = ""
 
     def plan(self, fault: Fault | None, at: int, times: int = 1) -> None:
@@ -61,6 +68,9 @@ class Faulty:
             body = await request.read()
         except ConnectionError:
             return self._cut(request)
+        if self.closed_from is not None and int(request.query.get("partNumber", "0")) >= self.closed_from:
+            self.waiting += 1
+            await self.gate.wait()
         if fault in _CODES:
             status, code = _CODES[fault]
             text = (
@@ -139,3 +149,29 @@ async def faulty(target: str) -> AsyncIterator[Faulty]:
         yield made
     finally:
         await runner.cleanup()
+
+
+@dataclass
+class Gate:
+    """A way, run in a thread of its own, on which an upload comes as far as it may and no further."""
+
+    way: Faulty
+    portal: BlockingPortal
+
+    def reached(self) -> None:
+        """Back once a part waits."""
+        end = time.monotonic() + 60
+        while not self.way.waiting:
+            assert time.monotonic() < end, "no part came"
+            time.sleep(0.01)
+
+    def open(self) -> None:
+        self.portal.call(self.way.gate.set)
+
+
+@contextmanager
+def gated(target: str, closed_from: int) -> Iterator[Gate]:
+    """To the server at `target`; parts from the number `closed_from` on wait until it is opened."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(faulty(target)) as way:
+        way.closed_from = closed_from
+        yield Gate(way, portal)
