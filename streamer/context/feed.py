@@ -42,8 +42,8 @@ class Feed:
                 try:
                     return coming.result(_LOOK)
                 except concurrent.futures.TimeoutError:
-                    if coming.done():
-                        raise  # of the sender's own, and no reason to go on waiting
+                    if coming.done():  # it came just now, or the time-out is the sender's own
+                        return coming.result()
                     if self._stopped:
                         raise ConsumerGone("nobody waits for what comes in any more") from None
                     self._check()
