@@ -2,7 +2,7 @@
 
 routes    the table of routes: path, handler, parameters, documentation; the router and `/openapi.json` both read it
 respond   the only place that answers with an archive, whole or a part, and the only one that may break it off
-outlet    how a body leaves, with an eye on clients that take nothing: direct (past the transport), secured (TLS)
+outlet    how a body leaves, with an eye on clients that take nothing: through the transport, or direct (past it)
 server    listening: addresses (and which are refused), sockets, tls, connection; limits on what one client may take
 callers   who asks; permitted: the stores as a caller's scope shows them; origin: whom a service on loopback answers
 observed  request IDs, the access log, spans
