@@ -14,13 +14,12 @@ from typing import ClassVar, Self, TypeAlias
 from aiohttp import web
 
 from streamer.errors import Stalled
+from streamer.pace import ENOUGH
 
 Parts: TypeAlias = list[bytes | memoryview]
 
 _PIECE = 512 << 10
 """Bytes sent at a time, so that no client keeps the event loop from the others for long."""
-_ENOUGH = 64 << 10
-"""Bytes that a client has to take for its time to begin anew."""
 
 
 class Outlet(abc.ABC):
@@ -126,7 +125,7 @@ class Outlet(abc.ABC):
     def _look(self) -> None:
         now = self._loop.time()
         blocked = self._blocked + (now - self._since if self._since is not None else 0)
-        if self._since is not None and blocked > 0.9 * self._limit and self._written - self._seen < _ENOUGH:
+        if self._since is not None and blocked > 0.9 * self._limit and self._written - self._seen < ENOUGH:
             self._stalled = True
             self._transport.abort()
             self._wake()
@@ -143,4 +142,4 @@ class Outlet(abc.ABC):
             self._transport.abort()
         self._release()
         if self._stalled and isinstance(error, ConnectionError):
-            raise Stalled(f"the client took less than {_ENOUGH} bytes in {self._limit:g} seconds") from error
+            raise Stalled(f"the client took less than {ENOUGH} bytes in {self._limit:g} seconds") from error
