@@ -29,7 +29,7 @@ async def test_what_a_crash_at_its_first_start_left_is_taken(tmp_path: Path) -> 
     for folder in FOLDERS:
         (tmp_path / folder).mkdir()
     async with LocalStore.open(tmp_path) as store:
-        assert await store.images() == ()
+        assert (await store.images()).items == ()
 
 
 async def test_files_beside_a_store_stay(tmp_path: Path) -> None:
