@@ -12,18 +12,19 @@ from streamer.errors import StreamerError
 
 def emit(text: str, end: str = "\n") -> None:
     """The text and a line's end. BrokenPipeError once nobody reads; our own error for every other refusal."""
-    with _translated():
+    with translated():
         sys.stdout.write(text + end)
 
 
 def flush() -> None:
     """Everything emitted so far is out when this returns; raises as `emit` does."""
-    with _translated():
+    with translated():
         sys.stdout.flush()
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """The same errors for what else is written to standard output inside the block, as rich does for `--help`."""
     try:
         yield
     except BrokenPipeError:

@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from streamer.cli.emit import translated
+
 EXAMPLES = {
     "ls": ("streamer ls", "streamer ls containers --json"),
     "changes": ("streamer changes web",),
@@ -73,6 +75,10 @@ def examples(name: str) -> str:
 
 
 class Command(TyperCommand):
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with translated():  # `--help` is written in here
+            return super().make_context(*args, **kwargs)
+
     def get_params(self, ctx: Any) -> list[Any]:
         return untyped(super().get_params(ctx))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,8 +23,8 @@ from streamer.cli import context as context_
 from streamer.cli import copy, doctor, export, listing, serve, store, token
 from streamer.cli import sum as sums
 from streamer.cli.complain import complain, say
-from streamer.cli.emit import emit, flush
-from streamer.cli.exit import OK, USAGE, ReaderLeft, epilog, status
+from streamer.cli.emit import emit, flush, translated
+from streamer.cli.exit import OK, USAGE, Interrupted, ReaderLeft, epilog, status
 from streamer.cli.help import Command, examples, untyped
 from streamer.cli.options import Config, State, Stores
 from streamer.cli.running import Given
@@ -33,7 +34,7 @@ class Commands(TyperGroup):
     """Turns whatever a command raises into one line and an exit code of `cli.exit`."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _reader():
+        with _ended(), translated():
             return super().make_context(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -47,7 +48,7 @@ class Commands(TyperGroup):
         return untyped(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
-        with _reader():
+        with _ended():
             return super().invoke(ctx)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -58,7 +59,7 @@ class Commands(TyperGroup):
             flush()
         except typer.TyperException as error:
             code = _misused(error)
-        except (Exception, KeyboardInterrupt) as error:
+        except Exception as error:
             complain(error)
             code = status(error)
         _forget_output()
@@ -66,11 +67,15 @@ class Commands(TyperGroup):
 
 
 @contextmanager
-def _reader() -> Iterator[None]:
+def _ended() -> Iterator[None]:
+    """What ends a command from outside is said as it is: Interrupted, ReaderLeft."""
     try:
         yield
+    # Of both, typer would make exit codes of its own, without a word.
+    except KeyboardInterrupt as error:
+        raise Interrupted(signal.SIGINT) from error
     except BrokenPipeError as error:
-        raise ReaderLeft from error  # typer would make an exit code of its own of it
+        raise ReaderLeft from error
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # rich did
             raise ReaderLeft from error

@@ -139,3 +139,11 @@ def test_a_reader_that_left(arguments: list[str]) -> None:
     result = commandline.run(*arguments, stdout=writer)
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["build", "-h"], ["--version"], ["config"]])
+def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        result = commandline.run("--state", tmp_path, *arguments, stdout=full)
+    shown = b"streamer: cannot write standard output: No space left on device\n"
+    assert (result.returncode, result.stderr) == (7, shown)
