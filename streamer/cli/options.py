@@ -1,4 +1,8 @@
-"""Options that several commands share, declared once. Nothing heavy is imported here: `--help` reads this."""
+"""Options that several commands share, declared once. Nothing heavy is imported here: `--help` reads this.
+
+Paths are `readable=False`: typer then leaves it to whoever opens the file to say why it cannot be read, as of one that
+the environment names.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ State: TypeAlias = Annotated[
         help="Where the embedded store lives (also STREAMER_STATE; otherwise /var/lib/streamer for root, "
         "~/.local/share/streamer for others).",
         show_default=False,
+        readable=False,
         rich_help_panel="Stores",
     ),
 ]
@@ -27,6 +32,7 @@ Config: TypeAlias = Annotated[
         help="Settings in TOML (also STREAMER_CONFIG; otherwise /etc/streamer/streamer.toml, if it is there). The "
         "environment wins over it, and flags over both; see `streamer config`.",
         show_default=False,
+        readable=False,
         rich_help_panel="Settings",
     ),
 ]

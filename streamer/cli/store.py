@@ -97,7 +97,9 @@ def mount(
     container: ContainerName,
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="Where; without it, in the store's own directory.", show_default=False),
+        typer.Argument(
+            metavar="DIR", help="Where; without it, in the store's own directory.", show_default=False, readable=False
+        ),
     ] = None,
     state: State = None,
     store: Stores = None,
