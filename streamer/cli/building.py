@@ -23,7 +23,7 @@ from streamer.build.workshop import LocalWorkshop
 from streamer.cli.complain import printable
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
-from streamer.cli.source import Input, source
+from streamer.cli.source import Input, source, stopping
 from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.opening import EVERY, Network
 from streamer.context.source import Kind, kind
@@ -102,14 +102,14 @@ async def _given(
         stream = _stream(opened)
         async with (
             service.local.scratch() as place,
-            _stopping(stream),
+            stopping(stream),
             contexts.entered(partial(contexts.of_source, stream, file, place, limits)) as given,
         ):
             yield given
 
 
 async def _read(stream: Input) -> bytes:
-    async with _stopping(stream):
+    async with stopping(stream):
         return await anyio.to_thread.run_sync(contexts.limited, stream)
 
 
@@ -117,22 +117,6 @@ def _stream(opened: Input | Path) -> Input:
     if isinstance(opened, Path):
         raise InvalidRequest("standard input is a directory: name it as CONTEXT")
     return opened
-
-
-@asynccontextmanager
-async def _stopping(stream: Input) -> AsyncIterator[None]:
-    """While the block is open, a cancellation ends reading: a thread may wait for input that never comes."""
-
-    async def stop() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stream.stop()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop)
-        yield
-        tasks.cancel_scope.cancel()
 
 
 @contextmanager

@@ -84,11 +84,9 @@ def context(
         raise InvalidRequest("--file is empty or holds a NUL", parameter="file")
 
     async def command(service: Service) -> None:
-        import anyio
         import anyio.to_thread
 
-        from streamer.cli.importing import stop_when_cancelled
-        from streamer.cli.source import Input
+        from streamer.cli.source import Input, stopping
         from streamer.cli.source import source as opened
         from streamer.cli.uploading import uploaded
         from streamer.context.directory import plan_directory
@@ -133,9 +131,7 @@ def context(
             def planned() -> ExportPlan:
                 return plan_incoming(taken, choices, name=taken.name, limits=Limits()).plan
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(stop_when_cancelled, taken)
+            async with stopping(taken):
                 await write(await anyio.to_thread.run_sync(planned))
-                tasks.cancel_scope.cancel()
 
     storeless(settings(context, None, None), command)
