@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ import anyio.to_thread
 from streamer.build import contexts, copying
 from streamer.build.building import build
 from streamer.build.order import Order
-from streamer.build.progress import Line, Say, fetching
+from streamer.build.progress import Line, Say, failed, fetching
 from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
-from streamer.cli.complain import printable
+from streamer.cli.complain import printable, single
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
 from streamer.cli.source import Input, source, stopping
@@ -28,7 +28,7 @@ from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.opening import EVERY, Network
 from streamer.context.source import Kind, kind
 from streamer.context.tree import Hashing
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, StreamerError
 from streamer.service import policy
 from streamer.tar.source import Limits
 
@@ -39,11 +39,24 @@ if TYPE_CHECKING:
 
 async def built(service: Service, order: Order, context: str, file: str | None, hashing: Hashing, manner: str) -> str:
     """The ID of the image. `manner` is how steps are told of: `quiet`, `json` (on standard output), or empty for lines
-    on standard error."""
+    on standard error. As JSON, a failure is the last one of the lines, beside what is said of it everywhere."""
+    say = _say(manner)
+    try:
+        return await _built(service, order, context, file, hashing, manner, say)
+    except (StreamerError, ExceptionGroup) as error:
+        found = single(error)
+        if manner == "json" and isinstance(found, StreamerError):
+            with suppress(StreamerError, BrokenPipeError):  # it may be standard output itself that failed
+                await say(failed(found))
+        raise
+
+
+async def _built(
+    service: Service, order: Order, context: str, file: str | None, hashing: Hashing, manner: str, say: Say
+) -> str:
     limits = Limits(total=service.settings.max_import_bytes)
     local = service.local
     async with _given(service, context, file, hashing, limits) as given:
-        say = _say(manner)
         with _downloads(say, manner) as advance:
             how = Fetching(policy(service.settings), FetchLimits(size=service.settings.max_import_bytes), advance)
             workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, hashing, limits, how)
