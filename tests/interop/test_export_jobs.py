@@ -175,9 +175,7 @@ def test_drained_it_goes_on_where_it_was(kept: S3Kept, expected: bytes, serving:
 
 def test_drained_in_time_it_ends(kept: S3Kept, expected: bytes, serving: Callable[..., Serving]) -> None:
     with gated(kept.url, 2) as gate:
-        server = serving(
-            STREAMER_DRAIN_TIMEOUT="60", STREAMER_UPLOAD_CONCURRENCY="2", AWS_ENDPOINT_URL=gate.way.url
-        )
+        server = serving(STREAMER_DRAIN_TIMEOUT="60", STREAMER_UPLOAD_CONCURRENCY="2", AWS_ENDPOINT_URL=gate.way.url)
         submitted(server.port, f"s3://{kept.bucket}/in-time.tar")
         gate.reached()
         with Client(server.port) as other:
@@ -262,4 +260,3 @@ def test_killed_at_any_time_every_job_ends_once(kept: S3Kept, expected: bytes, s
         assert (job["state"], job["digest"]) == ("done", digest), str(job)
         assert kept_bytes(kept, key) == expected, key
     assert left(kept) == []
-

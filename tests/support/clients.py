@@ -26,7 +26,7 @@ class Client:
 
     port: int
     receive_buffer: int | None = None
-    timeout: float = 20
+    timeout: float = 60
     socket: socket.socket = field(init=False)
     _buffer: bytes = field(init=False, default=b"")
     _length: int | None = field(init=False, default=None)

@@ -20,7 +20,7 @@ def run(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[bytes]:
     """Runs `streamer ARGS` to its end, with pipes unless told otherwise."""
     if "input" not in kwargs:
         kwargs.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(_command(args), **{"timeout": 60, **_DEFAULTS, **kwargs}, env=_environment())
+    return subprocess.run(_command(args), **{"timeout": 120, **_DEFAULTS, **kwargs}, env=_environment())
 
 
 def start(*args: object, environment: Mapping[str, str] | None = None, **kwargs: Any) -> subprocess.Popen[bytes]:
@@ -43,7 +43,7 @@ class Terminal:
         os.close(self.master)
         os.close(self.slave)
 
-    def wait_for(self, text: bytes, timeout: float = 30) -> None:
+    def wait_for(self, text: bytes, timeout: float = 60) -> None:
         """Reads until the text was shown."""
         end = time.monotonic() + timeout
         while text not in self.shown:

@@ -65,7 +65,7 @@ class Box:
     def log(self) -> Path:
         return Path(os.fsdecode(self.record.snapshot.layers[0]), "z-log")
 
-    def runs(self, limit: float = 10) -> bool:
+    def runs(self, limit: float = 60) -> bool:
         """Whether it goes on counting."""
         began = self._counted()
         deadline = time.monotonic() + limit
@@ -105,7 +105,7 @@ class ContainerdBox(Box):
 
     def tell(self, command: str) -> None:
         if command == "wait":
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while self.status() != "exited":
                 assert time.monotonic() < deadline
                 time.sleep(0.005)

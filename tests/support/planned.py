@@ -80,7 +80,7 @@ class Planned:
     def _pieces(self, span: Span) -> Iterator[bytes]:
         for start in range(*span, self.piece):
             if self.gate is not None:
-                self.gate.wait(20)
+                self.gate.wait(60)
             yield self.data[start : min(start + self.piece, span[1])]
 
 

@@ -29,7 +29,7 @@ from obstore.store import AzureStore, ObjectStore
 
 from streamer.sinks.address import Address, parse
 
-READY = 30.0
+READY = 90.0
 """Seconds that a server has to answer, and to end."""
 BUCKET = "exports"
 _KEY, _SECRET = "AKIATEST", "secretsecret"
@@ -291,7 +291,7 @@ def _create_container(port: int) -> None:
             "Content-Length": "0",
         },
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
 
 
@@ -348,7 +348,7 @@ def _running(command: list[str], log: Path, ready: str, environment: dict[str, s
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=10):
             return True
     except urllib.error.HTTPError as error:
         error.close()
