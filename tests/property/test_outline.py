@@ -111,12 +111,16 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-common = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+common = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 MTIMES = st.sampled_from([None, None, 0, 10**9])
 
 
 @pytest.mark.skipif(not native.available(), reason="there is no compiled walk")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(entries=ENTRIES, mtime=MTIMES)
 def test_compiled_and_interpreted_are_one(
     entries: list[tuple[str, int, bytes, int, int, int]], mtime: int | None
