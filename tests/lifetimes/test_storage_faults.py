@@ -21,7 +21,7 @@ from streamer.sinks.metadata import target
 from streamer.sinks.patience import Patience
 from streamer.sinks.storages import Access, storages
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PART = 5 << 20
 DATA = random.Random(1).randbytes(2 * PART + 1000)

@@ -50,6 +50,14 @@ class Terminal:
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"{text!r} was not shown in {timeout} s, but {self.shown!r}")
 
+    def until_end_of(self, process: subprocess.Popen[bytes], timeout: float = 120) -> bytes:
+        """Everything shown by then. Read all the time: a terminal takes no more than it has room for."""
+        end = time.monotonic() + timeout
+        while process.poll() is None:
+            assert time.monotonic() < end, f"it did not end in {timeout} s, but showed {self.shown!r}"
+            self._read(0.05)
+        return self.drain()
+
     def drain(self) -> bytes:
         """Everything shown, once the process has ended."""
         while self._read(0):

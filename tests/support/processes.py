@@ -50,7 +50,10 @@ class Serving:
         self.process.stdout.close()
 
     def ends(self, timeout: float = 60) -> int:
-        return self.process.wait(timeout)
+        """Its status, once it ended; everything it said is in the log then."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
 
     def refuses(self) -> None:
         """Back once nothing new is accepted: it drains, or has ended."""
