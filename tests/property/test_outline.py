@@ -242,7 +242,7 @@ def test_an_interrupted_part_leaves_nothing_open(way: str, tmp_path: Path) -> No
             for _ in range(taken):
                 next(part)
             part.close()  # type: ignore[attr-defined]
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_file_written_to_a_moment_ago_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
