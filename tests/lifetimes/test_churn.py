@@ -3,7 +3,7 @@
 Each export ends complete and right, or broken: never cleanly with something missing. The engine is kept waiting by none
 of them, and nothing is left: no mount, no lease, no lock, no descriptor.
 
-`STREAMER_CHURN_EXPORTS` makes it longer: the exports per engine.
+`STREAMER_TEST_CHURN_EXPORTS` makes it longer: the exports per engine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from support.processes import Serving
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 
-EXPORTS = int(os.environ.get("STREAMER_CHURN_EXPORTS", "30"))
+EXPORTS = int(os.environ.get("STREAMER_TEST_CHURN_EXPORTS", "30"))
 AT_ONCE = 6
 ENGINES = ["docker", "podman", "containerd"]
 BLOCKED = 0.2
