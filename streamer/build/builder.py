@@ -11,7 +11,7 @@ from typing import Protocol
 from streamer.build import progress, runtime, steps
 from streamer.build.arguments import Arguments
 from streamer.build.dockerfile import Dockerfile
-from streamer.build.instruction import Add, Copy, Instruction, Workdir
+from streamer.build.instruction import Add, Copy, Instruction, Volume, Workdir
 from streamer.build.preparation import Origin, Prepared, placed
 from streamer.build.progress import Say
 from streamer.build.state import State
@@ -46,6 +46,10 @@ class Workshop(Protocol):
         self, instruction: Copy | Add, origin: Image | None, parent: Image | None, working_directory: str
     ) -> AbstractAsyncContextManager[Files]:
         """What an expanded instruction takes: from the context, or from the file system of `origin`."""
+        ...
+
+    async def mountable(self, image: Image | None, paths: Sequence[str]) -> None:
+        """InvalidRequest for one where no volume could be mounted, since the image has a file there."""
         ...
 
     async def cached(self, key: str) -> Image | None:
@@ -171,6 +175,8 @@ class Builder:
         a stage, makes the working directory besides."""
         state, created_by = result.state.after(given)
         directory = "" if result.settled and not isinstance(given, Workdir) else state.runtime.working_directory
+        if isinstance(given, Volume):
+            await self.workshop.mountable(result.image, given.paths)
         step = steps.decided(result.image, state.runtime, created_by, state.author)
         image = await self._cached(step)
         if image is None:

@@ -24,21 +24,25 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An archive at a path below a descriptor."""
+    """An archive at a path below a descriptor, as it was when it was hashed."""
 
     root: int
     path: bytes
+    status: os.stat_result
     limits: Limits
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        """Its members from the first on. SourceChanged if the file is gone."""
+        """Its members from the first on. SourceChanged if the file is gone, or another one now, or at the end of the
+        block."""
         try:
             fd = open_below(self.root, self.path, _READ)
         except OSError as error:
             raise SourceChanged(f"cannot read {shown(self.path)}: {error.strerror}") from None
         try:
+            unchanged(fd, self.path, self.status)
             yield Reader(decompressed(_File(fd), limits=self.limits)[1], limits=self.limits)
+            unchanged(fd, self.path, self.status)
         finally:
             os.close(fd)
 
@@ -49,6 +53,19 @@ class Packed:
                 return next(iter(reader), None) is not None
         except (InvalidArchive, LimitExceeded, Unsupported):
             return False
+
+
+def unchanged(fd: int, path: bytes, then: os.stat_result) -> None:
+    """SourceChanged if the open file is not the one of that status, or was written to."""
+    now = os.fstat(fd)
+    if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+        then.st_dev,
+        then.st_ino,
+        then.st_size,
+        then.st_mtime_ns,
+        then.st_ctime_ns,
+    ):
+        raise SourceChanged(f"cannot copy {shown(path)}: it changed meanwhile")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from streamer import drivers
 from streamer.build import owners
-from streamer.build.packed import Packed, Place, members, unpack
+from streamer.build.packed import Packed, Place, members, unchanged, unpack
 from streamer.build.view import ROOT, WHITEOUT, Owner, View
 from streamer.changeset import content
 from streamer.changeset.descriptor import open_below
+from streamer.context import paths
 from streamer.context.pick import Item
-from streamer.errors import SourceChanged, Unsupported, shown
+from streamer.errors import InvalidRequest, SourceChanged, Unsupported, shown
 from streamer.export.closing import closing
 from streamer.export.items import Cursor
 from streamer.export.pack import Packer
@@ -73,13 +74,15 @@ def _members(table: MountTable, parent: Image | None, items: tuple[Item, ...], m
         given = owners.owner(view, manner.chown) if manner.chown else None if manner.keep else ROOT
         archives = [packed for item in items if (packed := _place(view, item, manner, given)) is not None]
         later: list[Entry] = []
+        done: set[bytes] = set()
         for path, entry in view.members():
             source = view.contents.get(path) if entry.type == REGULAR else None
             if isinstance(source, Place):
                 continue
-            if entry.type == LINK and isinstance(view.contents.get(entry.linkname), Place):
-                later.append(entry)
+            if entry.type == LINK and entry.linkname not in done:
+                later.append(entry)  # it may come in front of what it is a link to, in an archive's own order
                 continue
+            done.add(path)
             yield entry, _content(source) if isinstance(source, _Source) else None
         # What comes out of archives comes in their order: nothing of them is kept.
         for packed in archives:
@@ -106,10 +109,11 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
         if not view.make_directory(target, ROOT, given or ROOT):
             view.touch(target)
     else:
-        packed = Packed(item.tree.root, item.path, manner.limits)
         status = item.tree.status(item.path)
-        if status is not None:
-            item.tree.check(item.path, status)
+        if status is None:
+            raise SourceChanged(f"cannot copy {shown(item.path)}: it is gone")
+        item.tree.check(item.path, status)
+        packed = Packed(item.tree.root, item.path, status, manner.limits)
         if manner.unpack and not item.fetched and packed.is_archive():
             unpack(view, packed, target)
             return packed
@@ -124,11 +128,9 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
 def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | None) -> None:
     session = Session(MountTable(), Report(), lambda: None)
     packer = Packer(Options(), session, Cursor(read=False), ids=manner.ids, live=False)
-    count = 0
     with closing(item.tree.nodes(item.path)) as nodes:
         for node in nodes:
             made = packer.entry(node)
-            count += made is not None and node.path != b""
             if made is None or (item.is_directory and node.path == item.path):
                 continue
             rest = node.path[len(item.path) :].lstrip(b"/")
@@ -141,8 +143,6 @@ def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | 
             item.tree.check(node.path, node.stat)
             if entry.type == REGULAR and entry.size:
                 view.contents[path] = _Source(item.tree.root, node.path, node.stat)
-    if item.is_directory:
-        item.tree.check_all(item.path, count)
 
 
 def _rebased(entry: Entry, path: bytes, start: bytes, target: bytes) -> Entry:
@@ -173,20 +173,19 @@ def _content(source: _Source) -> Iterator[bytes]:
     except OSError as error:
         raise SourceChanged(f"cannot copy {shown(source.path)}: {error.strerror}") from None
     try:
-        _unchanged(fd, source)
+        unchanged(fd, source.path, source.status)
         yield from content.blocks(fd, source.status.st_size, source.path)
-        _unchanged(fd, source)
+        unchanged(fd, source.path, source.status)
     finally:
         os.close(fd)
 
 
-def _unchanged(fd: int, source: _Source) -> None:
-    now, then = os.fstat(fd), source.status
-    if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
-        then.st_dev,
-        then.st_ino,
-        then.st_size,
-        then.st_mtime_ns,
-        then.st_ctime_ns,
-    ):
-        raise SourceChanged(f"cannot copy {shown(source.path)}: it changed meanwhile")
+def directories(table: MountTable, image: Image | None, names: Sequence[str]) -> None:
+    """InvalidRequest for a path of `names` at which, or on the way to which, the image has what is no directory."""
+    with _view(table, image) as view:
+        for name in names:
+            real = view.real(os.fsencode(name).lstrip(b"/"))
+            for path in (*paths.above(real), real):
+                found = view.find(path)
+                if found is not None and not found.directory:
+                    raise InvalidRequest(f"{name[:200]!r} cannot be a directory: the image has a file /{shown(path)}")

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from streamer.changeset import content
 from streamer.changeset.descriptor import Components, not_opened
+from streamer.context import paths
 from streamer.drivers.base import Tree
 from streamer.errors import InvalidRequest, NotFound, Unsupported, shown
 from streamer.mounts.mount import Ids
@@ -53,7 +54,7 @@ class View:
         self._children: dict[bytes, set[bytes]] = {b"": set()}
         """Below which directories there are members of the layer, level by level."""
         self._hidden: set[bytes] = set()
-        """Paths at which something of the image was replaced by what is no directory."""
+        """Paths at which what the image has was replaced and does not shine through: one of both is no directory."""
         self._known: dict[bytes, Found | None] = {b"": Found(True, b"")}
 
     def find(self, path: bytes) -> Found | None:
@@ -146,6 +147,8 @@ class View:
             for each in self._inside(path):
                 self._unlink(each, self.laid[each])
             self._hidden.add(path)
+        elif path and (lain := self.find(path)) is not None and not lain.directory:
+            self._hidden.add(path)  # a link of the image leads nowhere any more
         self.laid[path] = entry
         if entry.type == LINK:
             self._links.setdefault(entry.linkname, set()).add(path)
@@ -172,7 +175,7 @@ class View:
         directory replaces one of the image by way of something else, the mark that hides what that held."""
         given: set[bytes] = {b""}
         for path in sorted(self.laid, key=lambda each: each.split(b"/")):
-            for above in _above(path):
+            for above in paths.above(path):
                 if above not in given and above not in self.laid:
                     found = self.find(above)
                     assert found is not None and found.entry is not None
@@ -206,7 +209,7 @@ class View:
 
     def _covered(self, path: bytes) -> bool:
         """Whether something of the layer keeps what the image has there from being seen."""
-        return bool(self._hidden) and any(above in self._hidden for above in (*_above(path), path))
+        return bool(self._hidden) and any(above in self._hidden for above in (*paths.above(path), path))
 
     def _looked(self, path: bytes) -> Found | None:
         if self._below is None:
@@ -228,9 +231,3 @@ class View:
         if self._ids is not None:
             uid, gid = self._ids.inside(uid, gid)
         return Entry(path + b"/", DIRECTORY, status.st_mode & 0o7777, uid, gid, mtime=status.st_mtime_ns)
-
-
-def _above(path: bytes) -> list[bytes]:
-    """The directories above, topmost first, without the root."""
-    parts = path.split(b"/")[:-1]
-    return [b"/".join(parts[: count + 1]) for count in range(len(parts))]

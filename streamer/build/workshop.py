@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,6 +101,10 @@ class LocalWorkshop:
         require(picks, [os.fsencode(each) for each in instruction.sources])
         return picks, remotes
 
+    async def mountable(self, image: Image | None, paths: Sequence[str]) -> None:
+        """See `Workshop`."""
+        await self._threaded(partial(placing.directories, self.mounts, image, paths))
+
     async def cached(self, key: str) -> Image | None:
         """See `Workshop`."""
         return await self.local.cached(key)
@@ -109,7 +113,9 @@ class LocalWorkshop:
         """See `Workshop`."""
         if not directory:
             return await self.extended(step, None)
-        return await self.extended(step, directories.layer(self.mounts, step.parent, os.fsencode(directory)))
+        return await self.extended(
+            step, directories.layer(self.mounts, step.parent, os.fsencode(changes.cleaned(directory)))
+        )
 
     async def keep(self, image: Image) -> str:
         """See `Workshop`."""

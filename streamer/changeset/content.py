@@ -69,7 +69,7 @@ def blocks(fd: int, size: int, path: bytes = b"", *, offset: int = 0) -> Generat
                 if os.fstat(fd).st_size < offset:  # SEEK_DATA says the same for a hole and for nothing at all
                     raise changed(path, f"it ends before byte {offset}")
                 continue
-        block = _read(fd, min(BLOCK, size - offset), offset, path)
+        block = read(fd, min(BLOCK, size - offset), offset, path)
         yield block
         offset += len(block)
 
@@ -106,7 +106,7 @@ def extent_blocks(fd: int, extents: tuple[tuple[int, int], ...], path: bytes = b
     for offset, length in extents:
         end = offset + length
         while offset < end:
-            block = _read(fd, min(BLOCK, end - offset), offset, path)
+            block = read(fd, min(BLOCK, end - offset), offset, path)
             yield block
             offset += len(block)
 
@@ -208,7 +208,8 @@ def _not_read(node: Node, error: OSError) -> Exception:
     return reading_failed(node.path, error)
 
 
-def _read(fd: int, length: int, offset: int, path: bytes) -> bytes:
+def read(fd: int, length: int, offset: int, path: bytes) -> bytes:
+    """Up to `length` bytes of an open file, at least one; SourceChanged naming `path` where it ends."""
     try:
         block = os.pread(fd, length, offset)
     except OSError as error:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from streamer.changeset.change import Node
 from streamer.changeset.descriptor import open_in_root
 from streamer.changeset.failures import reading_failed
 from streamer.changeset.patterns import Patterns, Selection
 from streamer.changeset.walk import clean_start, walk
 from streamer.context import ignore, paths
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE, Choices, Context
-from streamer.errors import FILE_REFUSALS, InvalidRequest, NotFound, SourceFailed, StreamerError, Unsupported, shown
+from streamer.errors import FILE_REFUSALS, InvalidRequest, NotFound, SourceFailed, StreamerError, shown
 from streamer.export.closing import closing
 from streamer.export.items import Cursor, Item, Pass, Resume
 from streamer.export.naming import basename
@@ -137,17 +136,5 @@ def _items(root: int, options: Options, session: Session, cursor: Cursor, resume
     after = b"" if resume is None else resume.at
     select = Selection(None, Patterns(options.exclude))
     nodes = walk(root, select=select, on_vanished=vanished, after=after)
-    with closing(packer.tree(_of_one(nodes, os.fstat(root).st_dev), start=b"")) as made:
+    with closing(packer.tree(paths.of_one(nodes, os.fstat(root).st_dev), start=b"")) as made:
         yield from made
-
-
-def _of_one(nodes: Generator[Node, None, None], device: int) -> Iterator[Node]:
-    """The nodes; Unsupported where another file system is mounted, which the walk would pass by in silence."""
-    with closing(nodes):
-        for node in nodes:
-            if node.stat.st_dev != device and stat.S_ISDIR(node.stat.st_mode):
-                raise Unsupported(
-                    f"cannot send {shown(node.path)}: another file system is mounted there; leave it out in the "
-                    ".dockerignore, or copy it into the context"
-                )
-            yield node

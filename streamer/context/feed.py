@@ -13,6 +13,7 @@ import anyio
 from streamer.errors import ConsumerGone
 from streamer.export.plan import ExportPlan, Session
 from streamer.export.tasks import task_group
+from streamer.tar.region import Chunk
 
 _LOOK = 0.25
 """Seconds between two looks whether anybody still reads what is made of it."""
@@ -42,8 +43,8 @@ class Feed:
                 try:
                     return coming.result(_LOOK)
                 except concurrent.futures.TimeoutError:
-                    if coming.done():
-                        raise  # of the sender's own, and no reason to go on waiting
+                    if coming.done():  # it came just now, or the time-out is the sender's own
+                        return coming.result()
                     if self._stopped:
                         raise ConsumerGone("nobody waits for what comes in any more") from None
                     self._check()
@@ -62,7 +63,7 @@ class Feed:
     def export(self, plan: ExportPlan) -> ExportPlan:
         """The plan, whose thread reads from here, such that a reader who leaves ends the waiting as well."""
 
-        def chunks(session: Session) -> Iterator[bytes]:
+        def chunks(session: Session) -> Iterator[Chunk]:
             self._check = session.check
             return plan.chunks(session)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
+from streamer.changeset.change import Node
 from streamer.changeset.descriptor import Components, not_opened, open_below
 from streamer.changeset.member import clean
-from streamer.errors import InvalidArchive, InvalidRequest, shown
+from streamer.errors import InvalidArchive, InvalidRequest, Unsupported, shown
+from streamer.export.closing import closing
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -23,11 +26,37 @@ def cleaned(path: bytes) -> bytes:
         raise InvalidRequest(f"forbidden path outside the build context: {shown(path)}") from None
 
 
+def above(path: bytes) -> list[bytes]:
+    """The directories above, topmost first, without the root."""
+    parts = path.split(b"/")[:-1]
+    return [b"/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def of_one(nodes: Generator[Node, None, None], device: int) -> Iterator[Node]:
+    """The nodes of a walk, which is closed; Unsupported where another file system is mounted, which the walk would pass
+    by in silence."""
+    with closing(nodes):
+        for node in nodes:
+            if node.stat.st_dev != device and stat.S_ISDIR(node.stat.st_mode):
+                raise _another(node.path)
+            yield node
+
+
+def _another(path: bytes) -> Unsupported:
+    return Unsupported(
+        f"cannot read {shown(path)} of the context: another file system is mounted there; leave it out in the "
+        ".dockerignore, or copy it into the context"
+    )
+
+
 def status(root: int, path: bytes) -> os.stat_result | None:
-    """Of what lies at a real path below `root` (no link on the way is followed); None if there is nothing."""
+    """Of what lies at a real path below `root` (no link on the way is followed); None if there is nothing. Unsupported
+    where another file system is mounted."""
     try:
         fd = open_below(root, path, _LOOK)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise _another(path) from None
         return None
     try:
         return os.fstat(fd)

@@ -10,6 +10,7 @@ import enum
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,7 +59,8 @@ class Tree(Protocol):
         ...
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
-        """`start` and everything below it, as `changeset.walk`; without what was left out. NotFound."""
+        """`start` and everything below it, as `changeset.walk`; without what was left out. NotFound; SourceChanged if
+        something came or went since sums were asked for."""
         ...
 
     def sum(self, path: bytes) -> str | None:
@@ -68,10 +70,6 @@ class Tree(Protocol):
     def more(self, path: bytes) -> bytes:
         """What else decides about a file's content than its sum: of a hard link, whose header is all that its sum goes
         over, the sum of the file."""
-        ...
-
-    def check_all(self, start: bytes, count: int) -> None:
-        """SourceChanged if other than `count` files are known below `start`: one of those that were hashed is gone."""
         ...
 
     def check(self, path: bytes, status: os.stat_result) -> None:
@@ -92,7 +90,10 @@ class _Header:
 class DirectoryTree:
     """A local directory as a context, without what `excluded` matches and without sockets: hashed as the archive that
     the docker command would send of it. Each file is read once at most; the whole is walked when the first sum is asked
-    for."""
+    for.
+
+    A directory that was left out but of which something was brought back is there, as whoever unpacks that archive
+    makes it: root's, 0755, without a sum."""
 
     def __init__(
         self,
@@ -106,30 +107,57 @@ class DirectoryTree:
         self._excluded = excluded
         self._owner = owner
         self._hashing = hashing
-        self._headers: dict[bytes, _Header] | None = None
+        self._headers: dict[bytes, _Header | None] | None = None
+        """Of everything that the archive has, and None for directories that it only implies."""
         self._sums: dict[bytes, str] = {}
 
     def status(self, path: bytes) -> os.stat_result | None:
         found = paths.status(self.root, path)
-        if found is None or (path and not self._select().emits(path, stat.S_ISDIR(found.st_mode))):
+        if found is None or stat.S_ISSOCK(found.st_mode):
             return None
-        return None if stat.S_ISSOCK(found.st_mode) else found
+        if self._select().emits(path, stat.S_ISDIR(found.st_mode)):
+            return found
+        implied = stat.S_ISDIR(found.st_mode) and path in self._known()
+        return _implied(found) if implied else None
 
     def followed(self, path: bytes) -> bytes:
         select = self._select()
         return paths.followed(self.root, path, lambda link: select.emits(link, False))
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
-        with closing(walk(self.root, start=start, select=self._select())) as nodes:
+        known, count = self._headers, 0
+        with closing(self._there(start)) as nodes:
             for node in nodes:
-                if not stat.S_ISSOCK(node.stat.st_mode):
-                    yield node
+                if known is not None and node.path:
+                    if node.path not in known:
+                        raise SourceChanged(f"cannot read {shown(node.path)}: it was not there a moment ago")
+                    count += 1
+                yield node
+        if known is not None:
+            below = start + b"/" if start else b""
+            if count != sum(path == start or path.startswith(below) for path in known):
+                raise SourceChanged(f"cannot read {shown(start or b'.')}: something in it is gone")
+
+    def _there(self, start: bytes) -> Generator[Node, None, None]:
+        """The walk, with the directories that are only implied in front of the first thing in them."""
+        select = self._select()
+        given = {b""}
+        walked = walk(self.root, start=start, select=select)
+        with closing(paths.of_one(walked, os.fstat(self.root).st_dev)) as nodes:
+            for node in nodes:
+                if stat.S_ISSOCK(node.stat.st_mode):
+                    continue
+                for above in paths.above(node.path):
+                    if above not in given and len(above) >= len(start):
+                        given.add(above)
+                        found = paths.status(self.root, above)
+                        if found is not None and not select.emits(above, True):
+                            yield Node(above, above, self.root, _implied(found))
+                yield node
 
     def sum(self, path: bytes) -> str | None:
         if path not in self._sums:
-            if self._headers is None:
-                self._headers = dict(self._all())
-            header = self._headers.get(path)
+            header = self._known().get(path)
             if header is None:
                 return None
             self._sums[path] = _summed(self.root, path, header)
@@ -138,33 +166,31 @@ class DirectoryTree:
     def _select(self) -> Selection:
         return Selection(None, self._excluded)
 
-    def _all(self) -> Iterator[tuple[bytes, _Header]]:
+    def _known(self) -> dict[bytes, _Header | None]:
+        if self._headers is None:
+            self._headers = dict(self._all())
+        return self._headers
+
+    def _all(self) -> Iterator[tuple[bytes, _Header | None]]:
         # One packer for all: which name of a file is the file, and which are links to it, is a matter of their order.
-        packer = _packer(self._owner)
-        with closing(self.nodes(b"")) as nodes:
+        packer, select = _packer(self._owner), self._select()
+        with closing(self._there(b"")) as nodes:
             for node in nodes:
-                made = packer.entry(node) if node.path else None
-                if made is not None:
+                if node.path and not select.emits(node.path, stat.S_ISDIR(node.stat.st_mode)):
+                    yield node.path, None
+                elif node.path and (made := packer.entry(node)) is not None:
                     yield node.path, _header(made[0], node.stat, self._hashing)
 
     def more(self, path: bytes) -> bytes:
         header = (self._headers or {}).get(path)
         return (self.sum(header.link) or "").encode() if header is not None and header.link else b""
 
-    def check_all(self, start: bytes, count: int) -> None:
-        if self._headers is None:
-            return
-        below = start + b"/" if start else b""
-        known = sum(1 for path in self._headers if path == start or path.startswith(below))
-        if known != count:
-            raise SourceChanged(f"cannot read {shown(start or b'.')}: files in it came or went meanwhile")
-
     def check(self, path: bytes, status: os.stat_result) -> None:
         if self._headers is None or not path:
             return
-        if path not in self._headers:
-            raise SourceChanged(f"cannot read {shown(path)}: it was not there a moment ago")
-        _check(path, self._headers[path], status)
+        header = self._headers.get(path)
+        if header is not None:
+            _check(path, header, status)
 
 
 class _Whole:
@@ -186,11 +212,8 @@ class _Whole:
     def more(self, path: bytes) -> bytes:
         return b""
 
-    def check_all(self, start: bytes, count: int) -> None:
-        pass  # nobody else writes here
-
     def check(self, path: bytes, status: os.stat_result) -> None:
-        pass
+        pass  # nobody else writes here
 
 
 class RecordedTree(_Whole):
@@ -245,6 +268,15 @@ class RootTree(_Whole):
             return None
         entry = made[0]
         return _summed(self.root, path, _header(entry, node.stat, self._hashing))
+
+
+def _implied(found: os.stat_result) -> os.stat_result:
+    """What a directory is like that an archive holds only by what is in it."""
+    now = time.time_ns()
+    times = {f"st_{each}time_ns": now for each in "amc"}
+    seconds = now // 1_000_000_000
+    numbers = (stat.S_IFDIR | 0o755, found.st_ino, found.st_dev, 2, 0, 0, 0, seconds, seconds, seconds)
+    return os.stat_result(numbers, times)
 
 
 def _packer(owner: tuple[int, int] | None) -> Packer:

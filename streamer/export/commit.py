@@ -9,12 +9,13 @@ from streamer.export.diff import plan_diff
 from streamer.export.exporter import Exporter
 from streamer.export.plan import Options, Report, Session
 from streamer.stores.base import Image, WritableStore
+from streamer.tar.region import Chunk
 
 
 class ChunkSource:
     """Chunks as the synchronous source that an import reads. Closing it closes the chunks."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
 
@@ -23,7 +24,7 @@ class ChunkSource:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return b""
-            self._rest = memoryview(chunk)
+            self._rest = memoryview(bytes(chunk))
         data, self._rest = bytes(self._rest[:size]), self._rest[size:]
         return data
 

@@ -21,6 +21,7 @@ from streamer.export import gzip
 from streamer.export.closing import closing
 from streamer.export.workers import Block, Workers, in_order
 from streamer.tar.compression import Compression
+from streamer.tar.region import Chunk
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -73,7 +74,7 @@ _COMPRESSORS: dict[Compression, Callable[[], _Compressor]] = {
 }
 
 
-def compressed(chunks: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
+def compressed(chunks: Iterator[Chunk], compression: Compression) -> Iterator[Chunk]:
     """The chunks, compressed; as they are for NONE. The first bytes leave early, all others in chunks of 256 KiB.
 
     `chunks` is advanced and closed (if it is a generator) only by the thread that advances and closes the result. On
@@ -108,7 +109,7 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(pending)
 
 
-def blocks(chunks: Iterator[bytes], size: int, first: int | None = None) -> Iterator[Block]:
+def blocks(chunks: Iterator[Chunk], size: int, first: int | None = None) -> Iterator[Block]:
     """The same bytes in blocks of exactly `size`, the first of `first` if given, the last one shorter.
 
     A block is not touched again. Closes `chunks` if that is a generator.
@@ -116,7 +117,7 @@ def blocks(chunks: Iterator[bytes], size: int, first: int | None = None) -> Iter
     wanted = first or size
     gathered = bytearray()
     with closing(chunks) as source:
-        for chunk in source:
+        for chunk in map(bytes, source):
             view = memoryview(chunk)
             start = 0
             while len(gathered) + len(view) - start >= wanted:

@@ -13,7 +13,7 @@ import errno
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ from streamer.export.verify import verified
 from streamer.log import logger
 from streamer.mounts.table import MountTable
 from streamer.tar.compression import Compression
+from streamer.tar.region import Chunk
 from streamer.tracing import span
 
 log = logger("streamer.export")
@@ -66,6 +67,14 @@ class ExportStream:
             raise StopAsyncIteration
         self.received += len(chunk)
         return chunk
+
+    def hand_over(self, take: Callable[[Chunk], None]) -> None:
+        """From now on the export's own thread gives each chunk to `take`, which is back when there is room for another:
+        what can be sent by a system call need not come to the loop for it, and need not be read.
+
+        Iterating then only waits for the end. What `take` raises breaks the export off: iterating raises it as well.
+        """
+        self._pipe.hand_over(take)
 
 
 @dataclass(eq=False, slots=True)
@@ -210,7 +219,8 @@ class Exporter:
         plan, pipe = export.plan, export.pipe
         error: BaseException | None = None
         try:
-            session = Session(self.mounts, export.report, pipe.check, self.pauses)
+            regions = plan.body is Compression.NONE and plan.digest is None
+            session = Session(self.mounts, export.report, pipe.check, self.pauses, regions)
             if export.choice is None:
                 _whole(plan, session, pipe)
             else:
@@ -272,7 +282,7 @@ def _chosen(export: _Export, choice: Choice, session: Session) -> None:
                 export.pipe.send(chunk)
 
 
-def _while_read(chunks: Iterator[bytes], pipe: Pipe) -> Iterator[bytes]:
+def _while_read(chunks: Iterator[Chunk], pipe: Pipe) -> Iterator[Chunk]:
     """The same chunks; ConsumerGone between two of them once nobody reads. Closes `chunks`."""
     with closing(chunks) as source:
         for chunk in source:

@@ -21,6 +21,7 @@ from streamer.export.closing import closing
 from streamer.export.items import NEVER, Cursor, Identity, Item, Pass, Resume
 from streamer.export.plan import Options, Outline, Span
 from streamer.stores.base import Guard
+from streamer.tar.region import Chunk
 from streamer.tar.writer import END, Encoded, Piece, close, joined
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class _Part:
         self._first: int | None = None
         """The byte that the pieces begin with, once there is one."""
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[Chunk]:
         """Exactly the bytes of the span; the checks come before the last of them is passed on by `verified`."""
         skip, left = -1, self._stop - self._start
         with closing(joined(self._pieces())) as chunks:
@@ -209,11 +210,11 @@ def _until(piece: Encoded, stop: int) -> Piece:
 class _First:
     """The first `left` bytes of a content, which is closed with it."""
 
-    def __init__(self, blocks: Iterator[bytes], left: int) -> None:
+    def __init__(self, blocks: Iterator[Chunk], left: int) -> None:
         self._blocks = blocks
         self._left = left
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Chunk]:
         return self
 
     def __next__(self) -> bytes:

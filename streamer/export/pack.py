@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from functools import partial
+from typing import TypeAlias
 
 from streamer.changeset import content
 from streamer.changeset.change import Change, Kind, Node
@@ -31,6 +32,8 @@ OPAQUE = b".wh..wh..opq"
 
 _WHOLE = 128 << 10
 """Files up to this size are read at once and travel with their header in one chunk."""
+
+_Data: TypeAlias = "Content | Stored"
 
 _FACT = struct.Struct("<BHIIQQQQ")
 _BITS = (1 << 64) - 1
@@ -113,12 +116,17 @@ class Packer:
                     if change.opaque:
                         yield self._made(self._opaque(node), None, None)
 
-    def item(self, node: Node) -> Item | None:
-        """The member of one node; None for a socket, or a file that vanished before anything about it was sent."""
-        made = self.entry(node)
-        return None if made is None else self._made(*made, node.stat, None if made[0].type == tar.LINK else node)
+    def item(self, node: Node, *, fixed: bool = False) -> Item | None:
+        """The member of one node; None for a socket, or a file that vanished before anything about it was sent.
 
-    def entry(self, node: Node) -> tuple[Entry, Content] | None:
+        `fixed` says that nobody writes to the file any more.
+        """
+        made = self.entry(node, fixed=fixed)
+        if made is None:
+            return None
+        return self._made(*made, node.stat, None if made[0].type == tar.LINK else node, fixed=fixed)
+
+    def entry(self, node: Node, *, fixed: bool = False) -> tuple[Entry, _Data] | None:
         """The header of a node's member and, where the cursor reads, its content; None as for `item`."""
         report = self._session.report
         status = node.stat
@@ -126,13 +134,13 @@ class Packer:
         if file_type == stat.S_IFSOCK:
             report.sockets += 1
             return None
-        data: Content = None
+        data: _Data = None
         try:
             linked = self._linked(node)
             if linked is not None:
                 return linked, None
             if file_type == stat.S_IFREG:
-                entry, data = self._regular(node)
+                entry, data = self._regular(node, fixed=fixed)
             else:
                 entry = self._special(node, _TYPES[file_type])
         except SourceChanged:
@@ -147,7 +155,15 @@ class Packer:
                 self._cursor.links[identity] = (entry.name, self._cursor.offset)
         return entry, data
 
-    def _made(self, entry: Entry, data: Content, status: os.stat_result | None, node: Node | None = None) -> Item:
+    def _made(
+        self,
+        entry: Entry,
+        data: _Data,
+        status: os.stat_result | None,
+        node: Node | None = None,
+        *,
+        fixed: bool = False,
+    ) -> Item:
         """The item of an entry; takes `data` over. `node` is that of a file with content."""
         try:
             header = encode(entry, self._profile)
@@ -160,19 +176,19 @@ class Packer:
         if self._cursor.read:
             item.piece = whole
         else:
-            item.rest = partial(self._rest, whole, entry, node)
+            item.rest = partial(self._rest, whole, entry, node, fixed)
         if self._cursor.note:
             item.facts = fact(entry, header, status)
             item.newest = 0 if status is None else status.st_ctime_ns
         return item
 
-    def _rest(self, whole: Encoded, entry: Entry, node: Node | None, skip: int) -> Encoded:
+    def _rest(self, whole: Encoded, entry: Entry, node: Node | None, fixed: bool, skip: int) -> Encoded:
         """A member that was only measured, opened now, without its first `skip` bytes."""
         header = whole.header[skip:]
         skip = max(0, skip - len(whole.header))
         if not entry.stored or node is None:
             return whole._replace(header=header)
-        data = Stored(content.open_regular(node), entry, node, strict=self._cursor.strict, skip=skip)
+        data = self._stored(content.open_regular(node), entry, node, fixed, skip)
         return whole._replace(header=header, stored=entry.stored - skip, content=data)
 
     def _whiteout(self, change: Change) -> Entry:
@@ -230,7 +246,7 @@ class Packer:
             entry.devmajor, entry.devminor = os.major(node.stat.st_rdev), os.minor(node.stat.st_rdev)
         return entry
 
-    def _regular(self, node: Node) -> tuple[Entry, Content]:
+    def _regular(self, node: Node, *, fixed: bool) -> tuple[Entry, _Data]:
         entry = self._entry(node, node.path, tar.REGULAR)
         size = entry.size = node.stat.st_size
         holes = self._full and size > _WHOLE and node.stat.st_blocks * 512 < size
@@ -254,7 +270,11 @@ class Packer:
         except BaseException:
             os.close(descriptor)
             raise
-        return entry, Stored(descriptor, entry, node, strict=self._cursor.strict)
+        return entry, self._stored(descriptor, entry, node, fixed)
+
+    def _stored(self, descriptor: int, entry: Entry, node: Node, fixed: bool, skip: int = 0) -> Stored:
+        regions = fixed and self._session.regions and node.data is None
+        return Stored(descriptor, entry, node, strict=self._cursor.strict, regions=regions, skip=skip)
 
     def _entry(self, node: Node, name: bytes, kind: bytes) -> Entry:
         status = node.stat

@@ -30,13 +30,14 @@ from streamer.export.watcher import Watcher
 from streamer.log import logger
 from streamer.stores.base import Container, Freezer, Guard
 from streamer.stores.itself import is_itself
+from streamer.tar.region import Chunk
 
 if TYPE_CHECKING:
     from streamer.export.plan import Options, Session
 
 log = logger("streamer.export")
 
-Made: TypeAlias = "Callable[[Guard | None, Session], Iterator[bytes]]"
+Made: TypeAlias = "Callable[[Guard | None, Session], Iterator[Chunk]]"
 """Makes an archive's chunks; the guard is called after the last byte was read, before the archive's end is made."""
 
 
@@ -245,7 +246,7 @@ class Pauses:
             return Hold(place, freezer, None, title)
 
 
-def guarded(container: Container, title: str, options: Options, chunks: Made) -> Callable[[Session], Iterator[bytes]]:
+def guarded(container: Container, title: str, options: Options, chunks: Made) -> Callable[[Session], Iterator[Chunk]]:
     """What an export plan makes its chunks with: `chunks`, with the container's end check, while the container stands
     still if `options.pause` says so. Unsupported if nothing could pause it, Conflict for the container that this
     process runs in itself."""
@@ -263,7 +264,7 @@ def guarded(container: Container, title: str, options: Options, chunks: Made) ->
     return partial(_while_paused, container.freezer, container.guard, title, chunks)
 
 
-def _while_paused(freezer: Freezer, guard: Guard | None, title: str, chunks: Made, session: Session) -> Iterator[bytes]:
+def _while_paused(freezer: Freezer, guard: Guard | None, title: str, chunks: Made, session: Session) -> Iterator[Chunk]:
     with session.pauses.paused(freezer, title) as hold:
 
         def over() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
-from streamer.errors import ConsumerGone
+from streamer.errors import ConsumerGone, StreamerError
+from streamer.tar.region import Chunk
 
 
 class Pipe:
@@ -31,6 +33,7 @@ class Pipe:
         self._finished = False
         self._error: BaseException | None = None
         self._closed = False
+        self._take: Callable[[Chunk], None] | None = None
         self.sent = 0
         """Bytes that the producer handed over."""
 
@@ -45,25 +48,51 @@ class Pipe:
 
     # producer's side
 
-    def send(self, chunk: bytes) -> None:
+    def send(self, chunk: Chunk) -> None:
         """Hand over one chunk; back when there is room for another, so that none is made that nobody has room for.
-        ConsumerGone once nobody will read it."""
+        ConsumerGone once nobody will read it. A region is read, unless there is somebody who takes it as it is."""
+        self._give_waiting()
+        if self._take is not None:
+            self.check()
+            self.sent += len(chunk)
+            self._give(self._take, chunk)
+            return
+        data = bytes(chunk)
         with self._changed:
             if self._closed:
                 raise ConsumerGone("nobody reads this stream any more")
-            self._chunks.append(chunk)
-            self.sent += len(chunk)
+            self._chunks.append(data)
+            self.sent += len(data)
             waiting, self._waiting = self._waiting, False
         if waiting:
             self._wake()
         with self._changed:
-            while len(self._chunks) >= self._capacity and not self._closed:
+            while len(self._chunks) >= self._capacity and not self._closed and self._take is None:
                 if self.loop.is_closed():
                     self._closed = True
                 else:
                     self._changed.wait()
             if self._closed:
                 raise ConsumerGone("nobody reads this stream any more")
+        self._give_waiting()
+
+    def _give_waiting(self) -> None:
+        """Chunks that were waiting when somebody began to take them."""
+        while self._take is not None:
+            with self._changed:
+                if self._closed or not self._chunks:
+                    return
+                data = self._chunks.popleft()
+            self._give(self._take, data)
+
+    def _give(self, take: Callable[[Chunk], None], chunk: Chunk) -> None:
+        try:
+            take(chunk)
+        except StreamerError:
+            raise  # of the source: a region that is not what it was
+        except Exception as error:
+            self.abort(error)
+            raise ConsumerGone("nobody takes this stream any more") from error
 
     def finish(self, error: BaseException | None = None) -> None:
         """The stream ends here: cleanly, or with an error that the reader will raise. Later calls change nothing."""
@@ -81,11 +110,19 @@ class Pipe:
 
     # reader's side
 
+    def hand_over(self, take: Callable[[Chunk], None]) -> None:
+        """From now on the producer's thread gives each chunk to `take`, those that wait first. `receive` then waits for
+        the end, and gives what a producer left that had ended before. What `take` raises, `receive` raises."""
+        with self._changed:
+            self._take = take
+            self._changed.notify()
+
     async def receive(self) -> bytes | None:
         """The next chunk, or None after a clean end; raises the producer's error in place of an end."""
         while True:
             with self._changed:
-                if self._chunks and not (self._closed and self._error is not None):
+                given = self._take is None or self._finished
+                if self._chunks and given and not (self._closed and self._error is not None):
                     self._changed.notify()
                     return self._chunks.popleft()
                 if self._error is not None:

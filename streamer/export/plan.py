@@ -12,6 +12,7 @@ from streamer.export.pause import Pauses
 from streamer.mounts.table import MountTable
 from streamer.tar.compression import Compression
 from streamer.tar.entry import Profile
+from streamer.tar.region import Chunk
 
 _MEDIA_TYPES = {
     Compression.NONE: "application/x-tar",
@@ -84,6 +85,8 @@ class Session:
     check: Callable[[], None]
     """Raises ConsumerGone once nobody reads; called between entries, so that long silent work ends early."""
     pauses: Pauses = field(default_factory=Pauses)
+    regions: bool = False
+    """Whether large contents may come as regions of their files: if nothing but their length is looked at."""
 
 
 Span: TypeAlias = tuple[int, int]
@@ -102,7 +105,7 @@ class Outline:
 
     size: int
     etag: str
-    part: Callable[[Span], Iterator[bytes]] = field(repr=False, compare=False)
+    part: Callable[[Span], Iterator[Chunk]] = field(repr=False, compare=False)
 
 
 Outlining: TypeAlias = "Callable[[Session, int], AbstractContextManager[Outline]]"
@@ -133,7 +136,7 @@ class ExportPlan:
     """For people and logs: `container web (1f0c2a…) of store local`."""
     basename: str
     """The file name without any suffix."""
-    chunks: Callable[[Session], Iterator[bytes]] = field(repr=False, compare=False)
+    chunks: Callable[[Session], Iterator[Chunk]] = field(repr=False, compare=False)
     compression: Compression = Compression.NONE
     size: int | None = None
     digest: str | None = None

@@ -37,7 +37,7 @@ def items(
     with contextlib.ExitStack() as stack:
         start = stack.enter_context(tree.start(options.path, on_vanished=vanished)) if plain(options, ids) else None
         if start is not None and start.roots:
-            yield from _packed(start, packer, options, session, cursor, resume)
+            yield from _packed(start, packer, options, session, cursor, resume, live)
             return
     after = b"" if resume is None else resume.at
     select = subtree.selection(options)
@@ -53,7 +53,13 @@ def plain(options: Options, ids: Ids | None) -> bool:
 
 
 def _packed(
-    start: Start, packer: Packer, options: Options, session: Session, cursor: Cursor, resume: Resume | None
+    start: Start,
+    packer: Packer,
+    options: Options,
+    session: Session,
+    cursor: Cursor,
+    resume: Resume | None,
+    live: bool,
 ) -> Iterator[Item]:
     node = start.node
     if node.path and resume is None:
@@ -69,7 +75,7 @@ def _packed(
         raise reading_failed(node.path, error) from None
     with contextlib.closing(walk):
         start.settled()
-        yield from _steps(walk, packer, session, cursor, start, resume)
+        yield from _steps(walk, packer, session, cursor, start, resume, live)
 
 
 def _steps(
@@ -79,6 +85,7 @@ def _steps(
     cursor: Cursor,
     start: Start,
     resume: Resume | None,
+    live: bool,
 ) -> Iterator[Item]:
     at = None if resume is None else resume.at
     enough = _FIRST
@@ -96,11 +103,14 @@ def _steps(
         if handed is not None:
             place = Place(handed.path, handed.name, handed.parent, handed.layer)
             with closing(start.nodes(place)) as nodes:
+                # Of a container only its own layer is written to, the topmost one.
+                fixed = not live or handed.layer > 0
                 for node in nodes:
                     session.check()
-                    item = packer.item(node)
+                    itself = node.path == handed.path
+                    item = packer.item(node, fixed=fixed and itself)
                     if item is not None:
-                        if node.path == handed.path:
+                        if itself:
                             item.at = handed.path
                         yield item
         if step.done:

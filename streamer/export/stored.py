@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from streamer.changeset import content
 from streamer.changeset.change import Node
 from streamer.changeset.failures import changed
 from streamer.tar.entry import Entry
+from streamer.tar.region import LEAST, Chunk, Region
 
 
 class Stored:
@@ -16,26 +18,43 @@ class Stored:
     is made: a generator never begun would not close it.
 
     SourceChanged if the file ends too early, and with `strict` if it is another than the node says after a block was
-    read.
+    read. With `regions`, for files that nobody writes to any more, what is worth it is not read unless there are holes.
     """
 
-    def __init__(self, descriptor: int, entry: Entry, node: Node, *, strict: bool, skip: int = 0) -> None:
+    def __init__(
+        self, descriptor: int, entry: Entry, node: Node, *, strict: bool, regions: bool = False, skip: int = 0
+    ) -> None:
         self._descriptor = descriptor
         self._node = node
         self._strict = strict
-        if entry.sparse is None:
+        self._blocks: Iterator[Chunk]
+        if entry.sparse is None and regions and os.fstat(descriptor).st_blocks * 512 >= entry.size:
+            self._blocks = self._regions(entry.size, skip)
+        elif entry.sparse is None:
             self._blocks = content.blocks(descriptor, entry.size, node.path, offset=skip)
         else:
             self._blocks = content.extent_blocks(descriptor, _without(entry.sparse, skip), node.path)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Chunk]:
         return self
 
-    def __next__(self) -> bytes:
+    def __next__(self) -> Chunk:
         block = next(self._blocks)
+        if isinstance(block, bytes):
+            self._check()
+        return block
+
+    def _regions(self, size: int, offset: int) -> Iterator[Chunk]:
+        read = partial(content.read, self._descriptor, path=self._node.path)
+        while size - offset >= LEAST:
+            length = min(content.BLOCK, size - offset)
+            yield Region(self._descriptor, offset, length, read, self._check)
+            offset += length
+        yield from content.blocks(self._descriptor, size, self._node.path, offset=offset)
+
+    def _check(self) -> None:
         if self._strict:
             unchanged(self._descriptor, self._node)
-        return block
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -12,6 +12,7 @@ from streamer.export.items import Cursor, Item, Pass
 from streamer.export.outline import outlined
 from streamer.export.plan import Options, Outline, Session
 from streamer.stores.base import Guard
+from streamer.tar.region import Chunk
 from streamer.tar.writer import Piece, joined
 
 Opening: TypeAlias = Callable[[Session], AbstractContextManager[Pass]]
@@ -25,7 +26,7 @@ class Walked:
     options: Options
     title: str
 
-    def chunks(self, guard: Guard | None, session: Session) -> Iterator[bytes]:
+    def chunks(self, guard: Guard | None, session: Session) -> Iterator[Chunk]:
         """The whole archive at once; `guard` is called after the last byte was read."""
         with self.open(session) as begin, closing(joined(_pieces(begin(Cursor(), None), guard))) as chunks:
             yield from chunks

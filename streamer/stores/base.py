@@ -53,11 +53,11 @@ class Layer:
     `snapshot` shows the layer with everything below it, `parent` what is below it (None for a base layer); None where
     only `hold` can tell, or where the store keeps no file system at all (see `held`).
     `assemble`, where the store can, gives the original tar byte for byte, without any mount, in chunks of 256 KiB and
-    more. From tar-split data: only the files that a span touches are opened. It raises SourceChanged if one of them is
-    not what it was: each is compared with its checksum, but of one above 1 MiB that lies partly in the span only that
-    part is read, and its size compared. From a compressed blob: what lies before the span is decompressed and thrown
-    away, and the blob is compared with its digest only where the reading comes to its end. Whether the whole has its
-    digest is for the reader to check: bytes are hashed once.
+    more. From tar-split data: only the files that a span touches are opened. It raises NotPermitted if one of them may
+    not be read, SourceChanged if one is not what it was: each is compared with its checksum, but of one above 1 MiB
+    that lies partly in the span only that part is read, and its size compared. From a compressed blob: what lies before
+    the span is decompressed and thrown away, and the blob is compared with its digest only where the reading comes to
+    its end. Whether the whole has its digest is for the reader to check: bytes are hashed once.
     """
 
     store: str

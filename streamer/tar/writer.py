@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from streamer.errors import SourceChanged, shown
 from streamer.tar.entry import Content, Member, Profile
 from streamer.tar.header import encode
+from streamer.tar.region import Chunk
 
 _CHUNK = 256 << 10
 _PADDING = tuple(bytes(-size % 512) for size in range(512))
@@ -21,7 +22,7 @@ class Encoded(NamedTuple):
     name: bytes
     header: bytes
     stored: int
-    content: Content
+    content: Content | Iterator[Chunk]
 
     @property
     def size(self) -> int:
@@ -35,7 +36,12 @@ Piece: TypeAlias = "bytes | Encoded"
 
 def archive(members: Iterator[Member], profile: Profile) -> Iterator[bytes]:
     """The archive of `members` as `joined` makes it; Unsupported naming the member if its header cannot be written."""
-    return joined(_encoded(members, profile))
+    chunks = joined(_encoded(members, profile))
+    try:
+        for chunk in chunks:
+            yield bytes(chunk)
+    finally:
+        close(chunks)
 
 
 def _encoded(members: Iterator[Member], profile: Profile) -> Iterator[Encoded]:
@@ -51,9 +57,9 @@ def _encoded(members: Iterator[Member], profile: Profile) -> Iterator[Encoded]:
         close(members)
 
 
-def joined(pieces: Iterator[Piece]) -> Iterator[bytes]:
-    """The archive as non-empty chunks: small pieces are gathered to 256 KiB, a block of 256 KiB or more is passed
-    through as the same object. The first piece leaves by itself: the next may be long in coming.
+def joined(pieces: Iterator[Piece]) -> Iterator[Chunk]:
+    """The archive as non-empty chunks: small pieces are gathered to 256 KiB, a block of 256 KiB or more, and a region,
+    is passed through as the same object. The first piece leaves by itself: the next may be long in coming.
 
     A member's content is used up before `pieces` is advanced, and `pieces` is used up before the two zero blocks at
     the end are made, so a generator can make a last check of its source there. On every way out the content iterator in
@@ -98,7 +104,7 @@ def joined(pieces: Iterator[Piece]) -> Iterator[bytes]:
                             missing -= len(block)
                             if missing < 0:
                                 raise _changed(name, stored, stored - missing)
-                            if len(block) < _CHUNK:
+                            if len(block) < _CHUNK and isinstance(block, bytes):
                                 gathered.append(block)
                                 held += len(block)
                                 if held < enough:

@@ -53,7 +53,7 @@ class Digesting:
             for chunk in chunks:
                 if self._left.is_set():
                     raise ConsumerGone("nobody waits for this digest any more")
-                hasher.update(chunk)
+                hasher.update(bytes(chunk))
         self.sha256 = hasher.hexdigest()
 
     def leave(self) -> None:

@@ -1,24 +1,34 @@
-"""A body past the transport: straight into the connection's socket.
+"""A body past the transport and past the loop: the export's thread sends it, straight into the connection's socket.
 
-A transport copies what its socket does not take at once into a buffer of its own, twice for a chunked body. For the
-gigabytes of an archive that is half of the work. So once the headers have left, the body goes past the transport; what
-the socket does not take stays where it is, and a client that stalls holds back its export and nothing else.
+A transport copies what its socket does not take at once into a buffer of its own, twice for a chunked body, and a loop
+that sends gigabytes has time for little else. So once the headers have left, the thread that makes the archive sends
+it: what the socket does not take stays where it is, and a client that stalls holds back its export and nothing else.
+What lies in a file that nobody writes to any more is not even read: the kernel sends it from its cache.
 """
 
 from __future__ import annotations
 
-import asyncio
+import os
+import select
 import socket
+import threading
 
 from aiohttp import web
 
 from streamer.errors import Busy
-from streamer.export.exporter import RETRY_AFTER
-from streamer.web.outlet import Outlet, Parts
+from streamer.export.exporter import RETRY_AFTER, ExportStream
+from streamer.tar.region import Chunk, Region
+from streamer.web.outlet import Outlet
+
+_TICK = 1000
+"""Milliseconds after which a thread that waits looks whether there still is a loop that could break it off."""
 
 
 class DirectOutlet(Outlet):
-    """For connections that nothing stands between: TCP and unix sockets without TLS."""
+    """For connections that nothing stands between: TCP and unix sockets without TLS.
+
+    The socket is used by the export's thread and closed by whoever is last with it, that thread or the loop.
+    """
 
     def __init__(self, request: web.Request, answer: web.StreamResponse, limit: float) -> None:
         super().__init__(request, answer, limit)
@@ -28,50 +38,91 @@ class DirectOutlet(Outlet):
             self._socket: socket.socket = self._transport.get_extra_info("socket").dup()
         except OSError as error:
             raise Busy(f"cannot send an archive: {error.strerror}", retry_after=RETRY_AFTER) from error
-        self._waiting: asyncio.Future[None] | None = None
+        self._using = threading.Lock()
+        self._left = False
 
-    async def _send(self, parts: Parts) -> None:
-        waited = False
-        while True:
-            if self._transport.is_closing():
-                raise ConnectionResetError("the client is gone")
-            try:
-                count = self._socket.sendmsg(parts)
-            except (BlockingIOError, InterruptedError):
-                count = 0
-            except OSError as error:
-                raise ConnectionResetError(f"the connection is lost: {error.strerror}") from error
-            self._written += count
-            while parts and count >= len(parts[0]):
-                count -= len(parts.pop(0))
-            if not parts:
-                if not waited:
-                    # A client as fast as its export would otherwise have the event loop for itself.
-                    await asyncio.sleep(0)
-                return
-            parts[0] = memoryview(parts[0])[count:]
-            await self._writable()
-            waited = True
+    async def send(self, source: ExportStream) -> None:
+        source.hand_over(self._take)
+        await super().send(source)
 
-    async def _writable(self) -> None:
-        self._waiting = waiting = self._loop.create_future()
-        self._since = self._loop.time()
-        self._loop.add_writer(self._socket, _settle, waiting)
+    def _take(self, chunk: Chunk) -> None:
+        """All of the chunk, in the export's thread; ConnectionError once the client is gone."""
         try:
-            await waiting
+            with self._using:
+                self._alive()
+                self._framed(chunk)
+        except OSError as error:
+            raise ConnectionResetError(f"the connection is lost: {error.strerror or error}") from error
         finally:
-            self._loop.remove_writer(self._socket)
-            self._waiting = None
-            self._went_on()
+            self._close_if_left()
 
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            _settle(self._waiting)
+    def _framed(self, chunk: Chunk) -> None:
+        size = len(chunk)
+        if self._answer.chunked:
+            self._all(b"%x\r\n" % size, socket.MSG_MORE)
+        if isinstance(chunk, Region):
+            self._region(chunk)
+        else:
+            self._all(chunk)
+        if self._answer.chunked:
+            self._all(b"\r\n")
+        self.sent += size
+
+    def _all(self, data: bytes, flags: int = 0) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                count = self._socket.send(left, flags)
+            except BlockingIOError:
+                self._wait()
+            else:
+                left = left[count:]
+                self._written += count
+
+    def _region(self, region: Region) -> None:
+        offset, end = region.offset, region.offset + region.size
+        while offset < end:
+            try:
+                count = os.sendfile(self._socket.fileno(), region.descriptor, offset, end - offset)
+            except BlockingIOError:
+                self._wait()
+                continue
+            except OSError:
+                count = 0  # the file's or the connection's fault: reading and sending tell which
+            if not count:
+                self._all(region[offset - region.offset :])
+                return
+            offset += count
+            self._written += count
+        region.settled()
+
+    def _wait(self) -> None:
+        ready = select.poll()
+        ready.register(self._socket, select.POLLOUT)
+        self._waits()
+        try:
+            while not ready.poll(_TICK):
+                self._alive()
+        finally:
+            self._went_on()
+        self._alive()
+
+    def _alive(self) -> None:
+        if self._left or self._transport.is_closing() or self._loop.is_closed():
+            raise ConnectionResetError("the client is gone")
+
+    def _break(self) -> None:
+        super()._break()
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # a thread that waits for room must not wait for it any longer
+        except OSError:
+            pass  # it is not connected any more
 
     def _release(self) -> None:
-        self._socket.close()
+        self._left = True
+        self._close_if_left()
 
-
-def _settle(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+    def _close_if_left(self) -> None:
+        if self._left and self._using.acquire(blocking=False):
+            self._socket.close()
+            self._using.release()

@@ -27,9 +27,8 @@ from streamer.web.conditional import Asked, Verdict
 from streamer.web.digesting import Digesting
 from streamer.web.direct import DirectOutlet
 from streamer.web.observed import RECORD
-from streamer.web.outlet import Outlet
+from streamer.web.outlet import Outlet, SecuredOutlet
 from streamer.web.problems import HttpVersion, PreconditionFailed, RangeNotSatisfiable
-from streamer.web.secured import SecuredOutlet
 from streamer.web.site import SITE
 
 log = logger("streamer.web")
@@ -55,7 +54,7 @@ def headers(plan: ExportPlan, outline: Outline | None = None, *, length: bool = 
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="{plan.filename}"',
         hdrs.CACHE_CONTROL: "no-store" if etag is None else "private, no-cache",
         hdrs.ACCEPT_RANGES: "none" if etag is None else "bytes",
-        hdrs.VARY: hdrs.ACCEPT_ENCODING,
+        hdrs.VARY: f"{hdrs.ACCEPT_ENCODING}, {hdrs.ACCEPT}",  # browsers get what can be resumed (`lengths`)
         "X-Content-Type-Options": "nosniff",
     }
     if plan.coding is not Compression.NONE:
@@ -156,34 +155,31 @@ async def _sent(
         answer.enable_chunked_encoding()
     began = time.monotonic()
     outcome = "internal"
-    sent = 0
     opened = _outlet(request, answer, site.stall_timeout)
     try:
         async with opened as outlet:
-            async for chunk in source:
-                await outlet.write(chunk)
-                sent += len(chunk)
-            if announced is not None and sent != announced:
-                raise SourceChanged(f"cannot export {plan.title}: {sent} bytes of the {announced} announced")
+            await outlet.send(source)
+            if announced is not None and outlet.sent != announced:
+                raise SourceChanged(f"cannot export {plan.title}: {outlet.sent} bytes of the {announced} announced")
             await outlet.finish()
         outcome = "complete"
     except StreamerError as error:
         outcome = error.code
-        log.warning("body broken off", title=plan.title, bytes=sent, code=error.code, error=str(error))
+        log.warning("body broken off", title=plan.title, bytes=opened.sent, code=error.code, error=str(error))
         raise BrokenBody(str(error)) from error
     except BaseException as error:
         gone = isinstance(error, (ConnectionError, asyncio.CancelledError))
         outcome = Stalled.code if opened.stalled else "client_gone" if gone else "internal"
         if opened.stalled:
             log.warning(
-                "body broken off", title=plan.title, bytes=sent, code=outcome, error="the client took too little"
+                "body broken off", title=plan.title, bytes=opened.sent, code=outcome, error="the client took too little"
             )
         raise
     finally:
         site.metrics.exports.labels(plan.kind.value, outcome).inc()
-        site.metrics.bytes.labels(plan.kind.value).inc(sent)
+        site.metrics.bytes.labels(plan.kind.value).inc(opened.sent)
         site.metrics.seconds.labels(plan.kind.value).observe(time.monotonic() - began)
-        request[RECORD].bytes, request[RECORD].outcome = sent, outcome
+        request[RECORD].bytes, request[RECORD].outcome = opened.sent, outcome
     return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,9 @@ from support.clients import Answer
 from support.serving import Served, served
 from support.stores import DirectoryStore
 
+from streamer.errors import SourceChanged
 from streamer.export.plan import ExportPlan, Kind, Options, Outline, Session, Span
+from streamer.tar.region import Chunk, Region
 from streamer.web import archives
 
 TARGET = "/v1/containers/box/archive"
@@ -36,8 +39,10 @@ class Planned:
     """What the plan itself says, without any outline."""
     digest: str | None = None
     piece: int = 100_000
-    fault: Callable[[Iterator[bytes]], Iterator[bytes]] = iter
+    fault: Callable[[Iterator[Any]], Iterator[Any]] = iter
     """Between the bytes and whoever reads them."""
+    settled: Callable[[], None] = lambda: None
+    """What regions call after they were sent."""
     refusal: Exception | None = None
     """Raised in place of an outline."""
     spans: list[Span] = field(default_factory=list)
@@ -46,6 +51,8 @@ class Planned:
     """The first byte that each outline was told to expect."""
     open: int = 0
     """Sources that are open."""
+    lies_in: int | None = None
+    """A descriptor of a file with the data, if pieces are to come as regions of it."""
     gate: threading.Event | None = None
     """If there is one, parts wait before each piece until it is set."""
 
@@ -54,7 +61,7 @@ class Planned:
             kind=Kind.CONTAINER,
             title="container box of store memory",
             basename="box",
-            chunks=lambda _session: self._part((0, len(self.data))),
+            chunks=lambda session: self._part((0, len(self.data)), session.regions),
             compression=options.compression,
             size=self.size,
             digest=self.digest,
@@ -73,15 +80,26 @@ class Planned:
         finally:
             self.open -= 1
 
-    def _part(self, span: Span) -> Iterator[bytes]:
+    def _part(self, span: Span, regions: bool = True) -> Iterator[Chunk]:
         self.spans.append(span)
-        return self.fault(self._pieces(span))
+        return self.fault(self._pieces(span, regions))
 
-    def _pieces(self, span: Span) -> Iterator[bytes]:
+    def _pieces(self, span: Span, regions: bool) -> Iterator[Chunk]:
         for start in range(*span, self.piece):
             if self.gate is not None:
                 self.gate.wait(60)
-            yield self.data[start : min(start + self.piece, span[1])]
+            stop = min(start + self.piece, span[1])
+            if self.lies_in is not None and regions:
+                yield Region(self.lies_in, start, stop - start, self._read, self.settled)
+            else:
+                yield self.data[start:stop]
+
+    def _read(self, size: int, offset: int) -> bytes:
+        assert self.lies_in is not None
+        data = os.pread(self.lies_in, size, offset)
+        if not data:
+            raise SourceChanged(f"it ends at byte {offset}")
+        return data
 
 
 @dataclass

@@ -122,8 +122,12 @@ class Intaking:
         return from_thread.run(self._row, chain)
 
     async def _row(self, chain: str) -> LayerRow | None:
-        async with self._core.database.read() as transaction:
-            return await catalog.layer(transaction, chain)
+        # Shielded: begun for a thread whose task was cancelled before, anyio would let it wait for ever, in a loop that
+        # turns at full speed, for a cancellation that was delivered already.
+        with anyio.CancelScope(shield=True):
+            async with self._core.database.read() as transaction:
+                row = await catalog.layer(transaction, chain)
+        return row
 
 
 async def publish(

@@ -76,7 +76,7 @@ class Records:
             snapshot=self._snapshot(stack),
             parent=self._snapshot(stack[:-1]) if len(stack) > 1 else None,
             size=row.size,
-            assemble=assembly(self._core.state.layer(row.chain), row.diff),
+            assemble=assembly(self._core.state.layer(row.chain), row.diff, self._core.name),
             guard=partial(_all, tuple(check for _, check in stack)),
         )
 

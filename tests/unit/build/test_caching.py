@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import tarfile
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from support import images, trees
-from support.images import directory, file, layer
+from support.images import directory, file, layer, symlink
 from support.trees import Dir, File, Symlink
 
 from streamer.build import contexts
@@ -20,9 +23,10 @@ from streamer.build.building import build
 from streamer.build.order import Order, names
 from streamer.build.workshop import LocalWorkshop
 from streamer.context.tree import Hashing
-from streamer.errors import SourceChanged
+from streamer.errors import InvalidRequest, SourceChanged
 from streamer.export.exporter import exporter
 from streamer.stores.base import Image
+from streamer.stores.local.intake import Intake
 from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
 
@@ -284,3 +288,39 @@ async def test_members_that_come_twice(builds: Builds) -> None:
     first = await builds.build(archive=packed(b"1"))
     assert (await builds.build(archive=packed(b"2"))).id != first.id
     assert builds.hits == 0
+
+
+@pytest.mark.timeout(60)
+async def test_cancelled_before_its_thread_asks_the_database(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread's question is answered, and the build ends: nothing waits for a cancellation that came before it."""
+    original = Intake.hold
+    cancelled = threading.Event()
+
+    def hold(intake: Intake, rows: object) -> object:
+        assert cancelled.wait(30)
+        return original(intake, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Intake, "hold", hold)
+    with anyio.CancelScope() as scope:
+        loop = asyncio.get_running_loop()
+        # Delivered to everything that waits, before the thread goes on.
+        loop.call_later(0.05, scope.cancel)
+        loop.call_later(0.5, cancelled.set)
+        await builds.build(b"FROM base:1\nENV a=b\n")
+    assert scope.cancelled_caught
+
+
+async def test_a_working_directory_behind_a_link(builds: Builds) -> None:
+    """Its name is cleaned before anything is looked up, as the one that the configuration has."""
+    base = images.image(layer(directory("usr/"), directory("usr/lib/"), symlink("lib", "usr/lib")), names=["linked:1"])
+    await builds.store.import_archive(images.Bytes(images.pack(images.docker(base))))
+    made = await builds.build(b"FROM linked:1\nWORKDIR /lib/../q\nCOPY one .\n")
+    assert made.layers[-1].snapshot is not None
+    shown = [layer.snapshot.upper or layer.snapshot.layers[0] for layer in made.layers if layer.snapshot is not None]
+    assert [sorted(os.listdir(path)) for path in shown] == [[b"lib", b"usr"], [b"q"], [b"q"]]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/passwd/x"])
+async def test_a_volume_cannot_be_a_file(builds: Builds, path: str) -> None:
+    with pytest.raises(InvalidRequest, match="the image has a file /etc/passwd"):
+        await builds.build(f"FROM base:1\nVOLUME /data {path}\n".encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +18,7 @@ from support.archives import Record, entries
 from support.images import directory, file, layer, link, symlink
 from support.trees import Dir, File, Link, Socket, Symlink
 
-from streamer.build import placing
+from streamer.build import packed, placing
 from streamer.build.placing import Manner
 from streamer.changeset.patterns import Patterns
 from streamer.context.pick import pick
@@ -49,6 +50,7 @@ BELOW = layer(
     symlink("up", "../../etc"),
     symlink("dangling", "srv/none"),
     symlink("loop", "loop"),
+    symlink("to-passwd", "/etc/passwd"),
 )
 INNER = layer(
     directory("in/", mode=0o711, uid=3),
@@ -173,6 +175,8 @@ CASES: dict[str, tuple[list[str], str, dict[str, object], list[Record]]] = {
     "an owner, kept otherwise": (["one"], "/x", {"chown": "7", "keep": True}, [f("x", owner=(7, 7))]),
     "a mode": (["one", "dir/one"], "/x/", {"mode": 0o600}, [d("x/"), f("x/one", 0o600)]),
     "what is left of a directory": (["excluded/kept"], "/x", {}, [f("x")]),
+    "a directory of which something is left": (["excluded"], "/x", {}, [d("x/"), f("x/kept")]),
+    "the same in another one": (["exclu*", "excluded"], "/x/", {}, [d("x/"), f("x/kept")]),
     "over what it brought itself": (["one", "dir", "one"], "/x/", {}, [d("x/"), DIR[0], f("x/one"), *DIR[2:]]),
     "an archive": (["inner.tar"], "/new", {"unpack": True}, list(UNPACKED)),
     "a compressed archive": (["inner.tgz"], "/new/", {"unpack": True}, list(UNPACKED)),
@@ -286,6 +290,85 @@ def test_a_name_that_comes_twice_comes_once(tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(made)) as archive:
         content = archive.extractfile("b")
         assert content is not None and content.read() == b"B"
+
+
+@pytest.mark.parametrize("target", [file("x/z", b""), symlink("x/z", "nowhere")], ids=["an empty file", "a link"])
+async def test_hard_links_come_behind_what_they_are_links_to(tmp_path: Path, target: tuple[object, bytes]) -> None:
+    """Also where an archive has them in another order than that of their names."""
+    data = layer(target, link("x/a", "x/z"))
+    with context(tmp_path) as tree:
+        (tmp_path / "context/x.tar").write_bytes(data)
+        made = copied(tree, None, ["x.tar"], "/", unpack=True)
+    assert [record.name for record in entries(made)] == [b"x/", b"x/z", b"x/a"]
+
+
+async def test_a_directory_of_an_archive_in_place_of_a_link(tmp_path: Path) -> None:
+    """What the link led to is neither written to nor in the way."""
+    data = layer(directory("link/"), file("link/old/x", b"x"), directory("up/"), file("up/passwd", b"mine"))
+    async with below(tmp_path) as image:
+        with context(tmp_path) as tree:
+            (tmp_path / "context/x.tar").write_bytes(data)
+            made = entries(copied(tree, image, ["x.tar"], "/", unpack=True))
+    assert sorted(record.name for record in made) == [
+        b"link/", b"link/.wh..wh..opq", b"link/old/", b"link/old/x", b"up/", b"up/.wh..wh..opq", b"up/passwd"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", ["is_archive", "unpack", "members"])
+def test_an_archive_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """What is unpacked is what was hashed, between whichever two looks it is replaced."""
+    with context(tmp_path) as tree:
+        archive = tmp_path / "context/x.tar"
+        archive.write_bytes(layer(file("a", b"AAAA")))
+        where = packed.Packed if moment == "is_archive" else placing
+        original = getattr(where, moment)
+
+        def replaced(*arguments: object) -> object:
+            archive.write_bytes(layer(file("a", b"ZZZZ")))
+            return original(*arguments)
+
+        items = pick(tree, [b"x.tar"]).items
+        monkeypatch.setattr(where, moment, replaced)
+        with pytest.raises(SourceChanged, match=r"x\.tar: it changed meanwhile"):
+            list(placing.layer(MountTable(), None, items, Manner(b"/", unpack=True)))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("sources", [["dir"], ["."], ["*"], ["dir/there/file"], ["dir/there"]])
+def test_what_is_mounted_in_a_context_is_not_passed_by(tmp_path: Path, sources: list[str]) -> None:
+    with context(tmp_path) as tree:
+        there = tmp_path / "context/dir/there"
+        there.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", there], check=True)
+        try:
+            (there / "file").touch()
+            with pytest.raises(Unsupported, match=r"dir/there.* another file system is mounted there"):
+                copied(tree, None, sources, "/x/")
+        finally:
+            subprocess.run(["umount", there], check=True)
+
+
+VOLUMES = {
+    "a file": ("/etc/passwd", "/etc/passwd"),
+    "below a file": ("/srv/old/x", "/srv/old"),
+    "a link to a file": ("/to-passwd", "/etc/passwd"),
+    "a directory": ("/etc", ""),
+    "a link to a directory": ("/link", ""),
+    "nothing": ("/new/one", ""),
+    "the root": ("/", ""),
+    "relative": ("srv", ""),
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+async def test_where_a_volume_may_be(tmp_path: Path, name: str) -> None:
+    path, there = VOLUMES[name]
+    async with below(tmp_path) as image:
+        if there:
+            with pytest.raises(InvalidRequest, match=f"the image has a file {there}"):
+                placing.directories(MountTable(), image, [path])
+        else:
+            placing.directories(MountTable(), image, [path])
 
 
 def test_names_of_deletions_are_refused(tmp_path: Path) -> None:

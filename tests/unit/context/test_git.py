@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_parsed() -> None:
         ("git://x", Kind.GIT), ("git@x:y", Kind.GIT), ("https://h/x.git", Kind.GIT), ("https://h/x.git#b", Kind.GIT),
         ("https://h/x.git#:dir", Kind.GIT), ("github.com/a/b", Kind.GIT), ("http://h/x.git:#branch", Kind.URL),
         ("https://github.com/docker/dgit", Kind.URL), ("-", Kind.INPUT), ("somewhere", Kind.DIRECTORY),
-        ("http://h/x.tar", Kind.URL), ("ftp://h/x", Kind.DIRECTORY),
+        ("http://h/x.tar", Kind.URL), ("ftp://h/x", Kind.DIRECTORY), ("ssh://git@h/x", Kind.GIT),
     ],
 )  # fmt: skip
 def test_kinds(source: str, expected: Kind) -> None:
@@ -262,3 +263,14 @@ async def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gits, "_PATH", str(tmp_path))
     with pytest.raises(Unsupported, match="git is not installed"):
         await files("http://127.0.0.1:1/x.git", tmp_path / "work")
+
+
+async def test_without_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = tmp_path / "bin"
+    only.mkdir()
+    program = shutil.which("git")
+    assert program is not None
+    (only / "git").symlink_to(program)
+    monkeypatch.setattr(gits, "_PATH", str(only))
+    with pytest.raises(Unsupported, match="ssh is not installed"):
+        await files("ssh://git@127.0.0.1:1/x.git", tmp_path / "work")

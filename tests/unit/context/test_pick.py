@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from streamer.changeset.patterns import Patterns
 from streamer.context.paths import cleaned, has_wildcards, wildcards
 from streamer.context.pick import pick
 from streamer.context.tree import DirectoryTree, Hashing, RecordedTree, RootTree
-from streamer.errors import InvalidRequest, NotFound
+from streamer.errors import InvalidRequest, NotFound, SourceChanged
 from streamer.tar.sum import Summing
 
 
@@ -57,6 +58,31 @@ def test_vectors(root: tuple[Path, int], name: str, hashing: Hashing, expected: 
 
 def directory(root: tuple[Path, int], *excluded: str) -> DirectoryTree:
     return DirectoryTree(root[1], Patterns(excluded))
+
+
+def test_what_came_or_went_since_something_was_hashed(root: tuple[Path, int]) -> None:
+    """A wildcard must not miss in silence what the steps before it have seen."""
+    for change in (lambda: (root[0] / "test").unlink(), lambda: (root[0] / "sub/new").touch()):
+        tree = directory(root)
+        pick(tree, [b"*"])
+        change()
+        with pytest.raises(SourceChanged, match=r"is gone|was not there"):
+            pick(tree, [b"*/*", b"t*"])
+
+
+def test_a_directory_that_was_left_out_is_there_for_what_was_brought_back(root: tuple[Path, int]) -> None:
+    """It is root's, 0755, and has no sum: whoever unpacks the archive of the context makes it so."""
+    name = "builder-tarsum-test-subdir"
+    (root[0] / name / "other").touch()
+    os.chmod(root[0] / name, 0o700)
+    tree = directory(root, name, "sub", f"!{name}/test")
+    status = tree.status(name.encode())
+    assert status is not None
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 0, 0)
+    assert tree.status(b"sub") is None
+    assert tree.sum(name.encode()) is None
+    assert [node.path for node in tree.nodes(b"")] == [b"", name.encode(), f"{name}/test".encode(), b"test"]
+    assert [item.path for item in pick(tree, [b"b*", name.encode()]).items] == [name.encode()] * 2
 
 
 def test_time_and_owner_of_a_context_do_not_count_and_all_else_does(root: tuple[Path, int]) -> None:

@@ -24,6 +24,7 @@ from streamer.export.plan import Options, Report, Session
 from streamer.export.walked import Walked
 from streamer.mounts.mount import Snapshot
 from streamer.mounts.table import MountTable
+from streamer.tar.region import Region
 
 pytestmark = pytest.mark.root
 
@@ -185,3 +186,25 @@ def test_times_beyond_what_64_bits_of_nanoseconds_tell(way: str, when: int) -> N
         with walked.outline(None, session()) as outline:
             assert outline.size == len(made)
             assert b"".join(outline.part((0, outline.size))) == made
+
+
+def test_only_what_nobody_writes_to_comes_as_regions(tmp_path: Path) -> None:
+    """A container's own layer may be written to while it is read; those of its image are made once."""
+    if not native.available():
+        pytest.skip("only the compiled walk tells of which layer a file is")
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for layer, name in ((upper, "new"), (lower, "old")):
+        layer.mkdir()
+        (layer / name).write_bytes(bytes([len(name)]) * (2 << 20))
+
+    def regions(live: bool) -> set[int]:
+        asked = Session(MountTable(), Report(), lambda: None, regions=True)
+        found = set()
+        for chunk in source(upper, lower, live=live).chunks(None, asked):
+            if isinstance(chunk, Region):
+                found.add(os.fstat(chunk.descriptor).st_ino)
+        return found
+
+    new, old = (upper / "new").stat().st_ino, (lower / "old").stat().st_ino
+    assert regions(live=True) == {old}
+    assert regions(live=False) == {new, old}

@@ -177,3 +177,96 @@ async def test_repr_counts():
     pipe = Pipe(capacity=2)
     pipe.send(b"12345")
     assert repr(pipe) == "<Pipe open, 1 chunks waiting, 5 bytes sent>"
+
+
+class TestHandedOver:
+    """The producer's thread gives its chunks to somebody who takes them there; the loop waits for the end."""
+
+    @pytest.mark.parametrize("first", [0, 1, 2, 50])
+    async def test_every_chunk_in_order(self, first: int) -> None:
+        pipe, taken = Pipe(), []
+
+        def produce() -> None:
+            for number in range(100):
+                pipe.send(b"%d" % number)
+            pipe.finish()
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        received = [await pipe.receive() for _ in range(first)]
+        pipe.hand_over(lambda chunk: taken.append(bytes(chunk)))
+        assert await drained(pipe) == []
+        thread.join()
+        assert received + taken == [b"%d" % number for number in range(100)]
+
+    async def test_what_a_producer_left_is_received(self) -> None:
+        pipe, taken = Pipe(capacity=3), []
+        pipe.send(b"one")
+        pipe.send(b"two")
+        pipe.finish()
+        pipe.hand_over(taken.append)
+        assert await drained(pipe) == [b"one", b"two"]
+        assert taken == []
+
+    async def test_what_taking_raises_ends_both_sides(self) -> None:
+        pipe, ended = Pipe(), []
+
+        def gone(_chunk: object) -> None:
+            raise ConnectionResetError("the client is gone")
+
+        def produce() -> None:
+            try:
+                pipe.send(b"one")
+                pipe.send(b"two")
+            except ConsumerGone as error:
+                ended.append(error)
+                pipe.finish(error)
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        pipe.hand_over(gone)
+        with pytest.raises(ConnectionResetError):
+            await drained(pipe)
+        thread.join()
+        assert len(ended) == 1
+
+    async def test_a_failure_of_the_source_is_the_producers(self) -> None:
+        pipe = Pipe()
+
+        def changed(_chunk: object) -> None:
+            raise SourceFailed("the disk is gone")
+
+        def produce() -> None:
+            try:
+                pipe.send(b"one")
+            except SourceFailed as error:
+                pipe.finish(error)
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        pipe.hand_over(changed)
+        with pytest.raises(SourceFailed):
+            await drained(pipe)
+        thread.join()
+
+    async def test_a_reader_that_leaves_ends_the_producer_at_its_next_chunk(self) -> None:
+        pipe, taking, left, ended = Pipe(), threading.Event(), threading.Event(), threading.Event()
+
+        def take(_chunk: object) -> None:
+            taking.set()
+            left.wait(20)
+
+        def produce() -> None:
+            with pytest.raises(ConsumerGone):
+                while True:
+                    pipe.send(b"more")
+            ended.set()
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        pipe.hand_over(take)
+        await asyncio.to_thread(taking.wait, 20)
+        pipe.close()
+        left.set()
+        thread.join(20)
+        assert ended.is_set()

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -17,16 +18,22 @@ from support.clients import Client
 from support.planned import TARGET, Planned, PlannedSite, installed, planned_site
 from support.serving import served
 
+from streamer.errors import SourceChanged
+from streamer.export.exporter import ExportStream
 from streamer.web.outlet import Outlet
 
 DATA = random.Random(3).randbytes(6_000_000)
 TARGETS = [f"{TARGET}?length=known", f"{TARGET}?length=unknown"]
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+@pytest.fixture(params=["plain", "plain-regions", "TLS", "TLS-regions"])
 def site(request: pytest.FixtureRequest) -> Iterator[PlannedSite]:
-    """Everything here holds for both ways out."""
-    with planned_site(Planned(DATA), tls=request.param) as opened:
+    """Everything here holds for both ways out, of bytes as well as of what lies in a file."""
+    with tempfile.TemporaryFile() as file, planned_site(Planned(DATA), tls="TLS" in request.param) as opened:
+        if "regions" in request.param:
+            file.write(DATA)
+            file.flush()
+            opened.planned.lies_in = file.fileno()
         yield opened
         opened.idle()
 
@@ -145,17 +152,86 @@ async def test_a_fast_client_does_not_have_the_loop_for_itself(tls: bool) -> Non
                     turns += 1
 
             counting = asyncio.create_task(count())
-            original = Outlet.write
+            original = Outlet.send
 
-            async def write(outlet: Outlet, chunk: bytes) -> None:
+            async def send(outlet: Outlet, source: ExportStream) -> None:
                 nonlocal least
                 before = turns
-                await original(outlet, chunk)
+                await original(outlet, source)
                 least = turns - before
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Outlet, "write", write)
+                patch.setattr(Outlet, "send", send)
                 answer = await asyncio.to_thread(ask, running.port, TARGET)
             counting.cancel()
     assert answer.body == DATA * 5
     assert least >= len(DATA) * 5 // (1 << 20)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+class TestRegions:
+    """What lies in a file is sent by the kernel, and where that cannot be, or goes wrong, it is read."""
+
+    @pytest.fixture
+    def region_site(self) -> Iterator[PlannedSite]:
+        with tempfile.TemporaryFile() as file, planned_site(Planned(DATA, piece=1 << 20)) as opened:
+            file.write(DATA)
+            file.flush()
+            opened.planned.lies_in = file.fileno()
+            yield opened
+            opened.idle()
+
+    def test_the_kernel_sends_all_but_the_ends(
+        self, region_site: PlannedSite, target: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sent, original = 0, os.sendfile
+
+        def counted(*arguments: int) -> int:
+            nonlocal sent
+            count = original(*arguments)
+            sent += count
+            return count
+
+        monkeypatch.setattr(os, "sendfile", counted)
+        assert ask(region_site.port, target).body == DATA
+        # The first chunk waits in the pipe, the last one of a known length is held back; without one, none is.
+        assert sent >= len(DATA) - (2 << 20)
+
+    @pytest.mark.parametrize("after", [0, 1, 300_000])
+    def test_a_file_that_cannot_be_sent_so(
+        self, region_site: PlannedSite, target: str, after: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original, calls = os.sendfile, 0
+
+        def refused(out: int, file: int, offset: int, count: int) -> int:
+            nonlocal calls
+            calls += 1
+            if after and calls % 2:
+                return original(out, file, offset, min(count, after))
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+        monkeypatch.setattr(os, "sendfile", refused)
+        assert ask(region_site.port, target).body == DATA
+        assert calls
+
+    def test_a_file_that_was_cut_short(self, region_site: PlannedSite, target: str) -> None:
+        assert region_site.planned.lies_in is not None
+        os.ftruncate(region_site.planned.lies_in, 3_000_000)
+        answer = ask(region_site.port, target)
+        assert answer.status == 200
+        assert not answer.complete, "a clean end of a file that was cut short"
+        assert answer.body == DATA[: len(answer.body)]
+
+    def test_a_file_that_was_written_to(self, region_site: PlannedSite, target: str) -> None:
+        calls = 0
+
+        def changed() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise SourceChanged("it was written meanwhile")
+
+        region_site.planned.settled = changed
+        answer = ask(region_site.port, target)
+        assert not answer.complete, "a clean end although the file was written to"
+        assert calls == 3
