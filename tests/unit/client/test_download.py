@@ -209,6 +209,16 @@ class TestFaults:
         assert (await downloads()).verified
         assert downloads.is_whole(content)
 
+    async def test_a_service_that_gives_fewer_answers_than_there_are_jobs(
+        self, downloads: Downloads, content: bytes
+    ) -> None:
+        """What the others bring renews the patience of a job that is refused, as long as they are at it."""
+        downloads.service.at_once, downloads.service.rate = 2, 10 * MiB
+        assert (await downloads(jobs=6)).verified
+        assert downloads.is_whole(content)
+        refused = sum("try" in note for note in downloads.seen.notes)
+        assert refused > downloads.limits.tries, "nobody was refused as often as would end a download"
+
     @jobs
     async def test_patience_ends(self, downloads: Downloads, content: bytes, jobs: int) -> None:
         downloads.service.faults = [Fault(drop=9 * MiB)] + [Fault(status=503)] * 99
@@ -216,7 +226,8 @@ class TestFaults:
             await downloads(jobs=jobs)
         assert caught.value.code == "busy"
         assert downloads.left == [".a.tar.streamer-part", ".a.tar.streamer-part.json"]
-        assert len(downloads.service.gets) <= jobs * downloads.limits.tries
+        # Each of the 9 MiB that the first answer brought may have renewed the patience of each job.
+        assert len(downloads.service.gets) <= jobs * (9 + downloads.limits.tries)
         assert downloads.seen.notes[-1].endswith("the same command goes on from there")
         downloads.service.faults = []
         downloads.service.asked.clear()
