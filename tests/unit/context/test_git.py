@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import socket
 import stat
@@ -241,14 +240,19 @@ async def test_limits_and_cancellation_end_git(tmp_path: Path, monkeypatch: pyte
         await files("http://127.0.0.1:1/x.git", tmp_path / "one", limits=Limits(size=1_000_000))
     with pytest.raises(Stalled):
         await files("http://127.0.0.1:1/x.git", tmp_path / "two", limits=Limits(seconds=0.3))
+    started = len((tmp_path / "pids").read_text().split())
     task = asyncio.create_task(files("http://127.0.0.1:1/x.git", tmp_path / "three"))
-    await asyncio.sleep(0.3)
+    while len((tmp_path / "pids").read_text().split()) < started + 3:  # init, clone, and what that starts
+        await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     for pid in (tmp_path / "pids").read_text().split():
-        for _ in range(100):
-            if not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        for _ in range(3000):
+            try:
+                if "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+                    break
+            except (FileNotFoundError, ProcessLookupError):
                 break
             await asyncio.sleep(0.02)
         else:

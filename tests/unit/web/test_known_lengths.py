@@ -363,7 +363,7 @@ def test_a_client_that_leaves_ends_the_making_of_its_digest(monkeypatch: pytest.
             client.request(TARGET, "HEAD", "Want-Repr-Digest: sha-256=1\r\n")
             while not site.planned.spans:
                 gate.wait(0.001)
-        assert left.wait(10)
+        assert left.wait(60)
         gate.set()
         site.idle()
         assert site.planned.open == 0
