@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from streamer.cli.emit import emit
-from streamer.cli.options import State, Stores
+from streamer.cli.options import CONTEXT, State, Stores
 from streamer.cli.running import work
 from streamer.errors import InvalidRequest
 
@@ -23,9 +23,7 @@ def build(
         str,
         typer.Argument(
             metavar="CONTEXT",
-            help="A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL "
-            "of an archive or of a Dockerfile; or - for standard input: an archive in any compression, or a bare "
-            "Dockerfile.",
+            help=CONTEXT,
             show_default=False,
         ),
     ],

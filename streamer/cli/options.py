@@ -79,3 +79,35 @@ Profile: TypeAlias = Literal["docker", "full"]
 Format: TypeAlias = Literal["oci", "docker-legacy"]
 Owner: TypeAlias = Literal["keep", "root"]
 ImportFormat: TypeAlias = Literal["auto", "docker-archive", "oci", "rootfs"]
+
+Output: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|-|URI",
+        help="Where to write: a FILE, or an object as s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY. Either "
+        "appears only when it is complete. Without it, standard output.",
+        show_default=False,
+    ),
+]
+
+Method: TypeAlias = Annotated[
+    Compression | None,
+    typer.Option(
+        metavar="METHOD",
+        help="none, gzip, bzip2, xz or zstd. Without it, what the FILE's name says (.gz, .tgz, .zst …), else none.",
+        show_default=False,
+    ),
+]
+
+NoOverwrite: TypeAlias = Annotated[
+    bool,
+    typer.Option("--no-overwrite", help="Fail (exit code 4) if the FILE or object exists, instead of replacing it."),
+]
+
+CONTEXT = (
+    "A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL of an archive "
+    "or of a Dockerfile; or - for standard input: an archive in any compression, or a bare Dockerfile."
+)
+"""What a build context can be, for the help of those who take one."""
