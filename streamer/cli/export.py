@@ -67,6 +67,9 @@ def export(
         pause=bool(pause),
         format=format,
     )
+    if not is_object(output or ""):
+        of_storage = {"--part-size": part_size, "--concurrency": concurrency, "--digest-first": digest_first}
+        _refuse(of_storage, "is for object storage: it needs -o with a URI as s3://BUCKET/KEY")
     if url is None:
         of_service = {
             "--jobs": jobs,

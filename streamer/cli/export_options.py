@@ -133,7 +133,8 @@ From: TypeAlias = Annotated[
         "--from",
         metavar="URL",
         help="Download from the service at http://HOST:PORT, https://HOST:PORT or unix:PATH. Into a FILE, the same "
-        "command goes on where an earlier one was broken off; lost connections are tried 8 times in a row.",
+        "command goes on where an earlier one was broken off; lost connections are tried 8 times in a row. The digest "
+        "is checked if the service can tell it.",
         show_default=False,
         rich_help_panel=_SERVICE,
     ),
