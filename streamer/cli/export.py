@@ -92,6 +92,7 @@ def export(
 
         _refuse_own_stores(context, state, store)
         alone(
+            context,
             partial(
                 downloaded,
                 url,
@@ -103,7 +104,7 @@ def export(
                 token_file=_name(token_file or shown_token()),
                 ca=_name(ca),
                 certificate=_name(certificate),
-            )
+            ),
         )
         return
 

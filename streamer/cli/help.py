@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import cleandoc
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
@@ -24,7 +26,7 @@ EXAMPLES = {
         "docker save busybox | streamer sum --algorithm sha512 -",
     ),
     "context": (
-        "streamer context . -o context.tar.zst",
+        "streamer context . -o ../context.tar.zst",
         "streamer context . --compression gzip | docker build -",
         "streamer context - --owner keep < context.tar.xz | buildah build -",
     ),
@@ -72,6 +74,11 @@ def examples(name: str) -> str:
     """The examples of a command, as the end of its `--help`."""
     lines = EXAMPLES[name]
     return "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+def description(command: Callable[..., None]) -> str:
+    """A command's docstring for `--help`, a line for each paragraph: typer would break them as the source does."""
+    return "\n\n".join(" ".join(each.split()) for each in cleandoc(command.__doc__ or "").split("\n\n"))
 
 
 class Command(TyperCommand):

@@ -23,9 +23,9 @@ from streamer.cli import context as context_
 from streamer.cli import copy, doctor, export, listing, serve, store, token
 from streamer.cli import sum as sums
 from streamer.cli.complain import complain, say
-from streamer.cli.emit import emit, flush, translated
+from streamer.cli.emit import emit, escape_what_cannot_be_encoded, flush, translated
 from streamer.cli.exit import OK, USAGE, Interrupted, ReaderLeft, epilog, status
-from streamer.cli.help import Command, examples, untyped
+from streamer.cli.help import Command, description, examples, untyped
 from streamer.cli.options import Config, State, Stores
 from streamer.cli.running import Given
 
@@ -53,6 +53,7 @@ class Commands(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs |= {"standalone_mode": False, "prog_name": "streamer"}
+        escape_what_cannot_be_encoded()
         try:
             result = super().main(*args, **kwargs)
             code = result if isinstance(result, int) else OK
@@ -163,7 +164,10 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, cls=Command, epilog=examples(_name), rich_help_panel=_panel)(_command)
+        _registered = app.command(
+            _name, cls=Command, help=description(_command), epilog=examples(_name), rich_help_panel=_panel
+        )
+        _registered(_command)
 
 
 def main() -> None:

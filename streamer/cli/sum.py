@@ -23,6 +23,7 @@ _READ = 1 << 20
 
 
 def sum(
+    context: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
@@ -44,7 +45,7 @@ def sum(
     from streamer.tar.sum import Version, check_algorithm
 
     check_algorithm(algorithm)
-    sums = alone(partial(_read, file, Version(version), algorithm))
+    sums = alone(context, partial(_read, file, Version(version), algorithm))
     if as_json:
         members = [
             {"name": printable(each.name.decode("utf-8", "surrogateescape")), "sum": each.sum} for each in sums.files
