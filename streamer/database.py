@@ -172,10 +172,18 @@ def _as_ours(error: sqlite3.Error, path: Path) -> StreamerError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Duplicate(f"{path.name} refused a row: {error}")
-    if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+    full = code == sqlite3.SQLITE_IOERR and _is_full(path)  # also of the memory that its connections share
+    if code == sqlite3.SQLITE_FULL or full:
         return StorageFull(f"no space is left for {path.name}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path.name} was locked by another process for {BUSY_SECONDS:.0f} seconds", retry_after=5)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return NotPermitted(f"{path.name} cannot be written ({error}): run streamer as its owner")
     return StoreDamaged(f"{path.name} cannot be used: {error}")
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from streamer.errors import Conflict, InvalidRequest, MountFailed, NotFound, StreamerError
 from streamer.mounts import kernel
-from streamer.mounts.mountinfo import seen, spaces
+from streamer.mounts.mountinfo import number_of, seen, spaces
 from streamer.mounts.overlay import check_count, impossible, possible_way, refusal
 from streamer.mounts.ways import OPTIONS_MAX, Way
 
@@ -48,7 +48,7 @@ def attach_overlay(
     if chosen is None:
         raise impossible(userxattr=userxattr)
     with _opened(target) as (parent, leaf):
-        if _mount_id(leaf) != _mount_id(parent):
+        if number_of(leaf) != number_of(parent):
             raise Conflict(f"something is mounted at {_shown(target)} already; unmount it first")
         try:
             if chosen is Way.THREAD:
@@ -59,9 +59,14 @@ def attach_overlay(
             raise refusal(f"an overlay could not be mounted at {_shown(target)}", error) from error
 
 
-def attached() -> dict[bytes, bytes]:
-    """Where overlays are mounted, as this process sees it, by their sources."""
-    return {each.source: each.point for each in seen() if each.kind == b"overlay"}
+def attached() -> dict[bytes, list[bytes]]:
+    """Where overlays are mounted as a whole, as this process sees it, by their sources: the oldest first, further ones
+    are what somebody has bound elsewhere."""
+    found: dict[bytes, list[bytes]] = {}
+    for each in seen():
+        if each.kind == b"overlay" and each.root == b"/":
+            found.setdefault(each.source, []).append(each.point)
+    return found
 
 
 def attached_elsewhere(source: bytes) -> int | None:
@@ -166,18 +171,10 @@ def _unopened(target: bytes, error: OSError) -> StreamerError:
 
 
 def _overlay_at(source: bytes, parent: int, leaf: int) -> bool:
-    mount = _mount_id(leaf)
-    if mount == _mount_id(parent):
+    mount = number_of(leaf)
+    if mount == number_of(parent):
         return False
     return any((each.kind, each.source) == (b"overlay", source) for each in seen() if each.number == mount)
-
-
-def _mount_id(descriptor: int) -> bytes:
-    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
-        for line in info:
-            if line.startswith(b"mnt_id:"):
-                return line.split()[1]
-    raise MountFailed("the kernel does not say which mount a descriptor belongs to (mnt_id in /proc/self/fdinfo)")
 
 
 def _shown(target: bytes) -> str:

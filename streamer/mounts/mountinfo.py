@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamer.errors import MountFailed
+
 _PROC = Path("/proc")
 
 
@@ -46,6 +48,15 @@ def spaces() -> Iterator[str]:
                 if number not in known:
                     known.add(number)
                     yield pid
+
+
+def number_of(descriptor: int) -> bytes:
+    """The number of the mount that an open file lies in; MountFailed for kernels that do not tell it."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
+        for line in info:
+            if line.startswith(b"mnt_id:"):
+                return line.split()[1]
+    raise MountFailed("the kernel does not say which mount a descriptor belongs to (mnt_id in /proc/self/fdinfo)")
 
 
 def plain(field: bytes) -> bytes:

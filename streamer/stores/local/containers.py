@@ -92,9 +92,9 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
 
         def attach() -> None:
             nonlocal mounted
-            before = _mounted(row)
-            if before is not None:
-                raise Conflict(f"container {row.name} is mounted{_where(core, row, before)} already")
+            before = _mounted(core, row)
+            if before:
+                raise Conflict(f"container {row.name} is mounted{_where(core, row, before[0])} already")
             if target is not None:
                 _require_outside(core, place)
                 _require_empty(place)
@@ -106,21 +106,26 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
         except BaseException:
             if mounted:  # cancelled: the thread was waited for, and had mounted it
                 with anyio.move_on_after(_UNDO, shield=True):
-                    undo = partial(detach, records.source(row), os.fsencode(place), lazy=True)
+                    undo = partial(detach, records.source(core, row), os.fsencode(place), lazy=True)
                     await to_thread.run_sync(undo, limiter=core.changes)
             raise
     return place
 
 
-def _mounted(row: ContainerRow) -> bytes | None:
-    """Where it is mounted. Conflict if only another mount namespace has it: there it can neither be unmounted from here
-    nor be mounted a second time, which would ruin what it holds."""
-    point = attached().get(records.source(row))
-    if point is None and (process := attached_elsewhere(records.source(row))) is not None:
+def _mounted(core: Core, row: ContainerRow, *, force: bool = False) -> list[bytes]:
+    """Where it is mounted: the mount itself first, then what somebody has bound elsewhere.
+
+    Conflict, unless by force, if only another mount namespace has it: it cannot be unmounted there from here, and a
+    second mount would ruin what it holds.
+    """
+    source = records.source(core, row)
+    points = attached().get(source, [])
+    if not points and not force and (process := attached_elsewhere(source)) is not None:
         raise Conflict(
-            f"container {row.name} is mounted in another mount namespace (of process {process}): unmount it there"
+            f"container {row.name} is mounted in another mount namespace (of process {process}): unmount it there, or "
+            "end that process"
         )
-    return point
+    return points
 
 
 def _require_outside(core: Core, directory: Path) -> None:
@@ -152,11 +157,16 @@ def _attach(core: Core, row: ContainerRow, target: bytes) -> None:
             stack.callback(os.close, fd)
             return fd
 
+        def lower(chain: str) -> int:
+            fd = _opened_layer(core, chain)
+            stack.callback(os.close, fd)
+            return fd
+
         path = core.state.container(row.id)
-        lowers = [opened(core.state.layer(layer.chain) + b"/diff") for layer in reversed(row.layers)]
+        lowers = [lower(layer.chain) for layer in reversed(row.layers)]
         lowers = lowers or [opened(path + b"/" + _EMPTY.encode())]
         attach_overlay(
-            records.source(row),
+            records.source(core, row),
             lowers,
             opened(path + b"/upper"),
             opened(path + b"/work"),
@@ -170,11 +180,12 @@ async def unmount(core: Core, reference: str) -> None:
     async with core.exclusive():
         async with core.database.read() as transaction:
             row = await lookup.container(transaction, reference, core.name)
-        point = await to_thread.run_sync(_mounted, row, limiter=core.changes)
-        if point is None:
+        points = await to_thread.run_sync(_mounted, core, row, limiter=core.changes)
+        if not points:
             raise Conflict(f"container {row.name} is not mounted")
+        point = points[0]
         try:
-            await to_thread.run_sync(detach, records.source(row), point, limiter=core.changes)
+            await to_thread.run_sync(detach, records.source(core, row), point, limiter=core.changes)
         except Conflict:
             raise Conflict(
                 f"container {row.name} is in use{_where(core, row, point)}: close what has files open there, then "
@@ -187,16 +198,16 @@ async def remove(core: Core, reference: str, force: bool) -> None:
     async with core.exclusive():
         async with core.database.read() as transaction:
             row = await lookup.container(transaction, reference, core.name)
-        point = await to_thread.run_sync(_mounted, row, limiter=core.changes)
-        if point is not None:
-            if not force:
-                raise Conflict(f"container {row.name} is mounted{_where(core, row, point)}: unmount it, or force it")
+        points = await to_thread.run_sync(partial(_mounted, core, row, force=force), limiter=core.changes)
+        if points and not force:
+            raise Conflict(f"container {row.name} is mounted{_where(core, row, points[0])}: unmount it, or force it")
+        for point in reversed(points):
             # Lazily: who still has files open there keeps them until he closes them, as after any removal.
-            undone = partial(detach, records.source(row), point, lazy=True)
+            undone = partial(detach, records.source(core, row), point, lazy=True)
             await to_thread.run_sync(undone, limiter=core.changes)
-        core.state.doom(row.id)
-        async with core.database.write() as transaction:
-            await catalog.forget_container(transaction, row.id, row.config)
+        with core.state.doomed(row.id):
+            async with core.database.write() as transaction:
+                await catalog.forget_container(transaction, row.id, row.config)
         core.state.discard("containers", row.id)
         await collect(core)
     await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from streamer.errors import StoreDamaged
 from streamer.mounts.attach import attached
 from streamer.mounts.mount import Snapshot
 from streamer.oci import config as configs
@@ -24,15 +25,21 @@ class Records:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._layers: dict[str, tuple[bytes, Guard]] = {}
-        self._attached: dict[bytes, bytes] | None = None
+        self._attached: dict[bytes, list[bytes]] | None = None
 
     def images(self, rows: Sequence[ImageRow]) -> tuple[Image, ...]:
         return tuple(self.image(row) for row in rows)
 
     def image(self, row: ImageRow) -> Image:
         stack = self._stack(row.layers)
+        config = configs.parse(row.data)
+        if len(row.layers) != len(config.diff_ids):
+            raise StoreDamaged(
+                f"image {digests.short(row.id)} of store {self._core.name} has {len(config.diff_ids)} layers, of which"
+                f" its database knows {len(row.layers)}"
+            )
         layers = tuple(self._layer(layer, stack[: depth + 1]) for depth, layer in enumerate(row.layers))
-        return Image(self._core.name, configs.parse(row.data), row.names, layers)
+        return Image(self._core.name, config, row.names, layers)
 
     def layers(self, stacks: Sequence[Sequence[LayerRow]]) -> tuple[Layer, ...]:
         return tuple(self.layer(rows) for rows in stacks)
@@ -63,8 +70,8 @@ class Records:
     def _mount_point(self, row: ContainerRow) -> str | None:
         if self._attached is None:
             self._attached = attached()
-        point = self._attached.get(source(row))
-        return None if point is None else os.fsdecode(point)
+        points = self._attached.get(source(self._core, row))
+        return os.fsdecode(points[0]) if points else None
 
     def _stack(self, rows: Sequence[LayerRow]) -> tuple[tuple[bytes, Guard], ...]:
         """Tree and end check of each layer, in their order."""
@@ -95,10 +102,15 @@ class Records:
         )
 
 
-def source(row: ContainerRow) -> bytes:
+def source(core: Core, row: ContainerRow) -> bytes:
     """What the mount of a container is called in the kernel's table, in which it is looked up: no note of ours would
-    outlive a restart, follow a store that was moved, or know what else was mounted in its place."""
-    return b"streamer:" + row.id.encode()
+    outlive a restart, follow a store that was moved, or know what else was mounted in its place. The same container of
+    a store that was copied has another upper, and so another name."""
+    try:
+        upper = os.stat(core.state.container(row.id) + b"/upper", follow_symlinks=False)
+    except FileNotFoundError:
+        return b"streamer:" + row.id.encode()
+    return b"streamer:%s:%d-%d" % (row.id.encode(), upper.st_dev, upper.st_ino)
 
 
 def merged(core: Core, row: ContainerRow) -> Path:

@@ -74,16 +74,20 @@ def sweep_abandoned(state: State) -> None:
             os.close(fd)
 
 
-def sweep_orphans(state: State, folder: str, known: frozenset[str]) -> None:
+def sweep_orphans(state: State, folder: str, known: frozenset[str]) -> bool:
     """Moves layers or containers that no row names into the trash. The caller holds the store's lock, so nobody is
     between moving a directory in and committing its row.
 
     Containers in which somebody has left something stay: a database from a backup knows nothing of what came after it.
+    Whether there are any: the layers that they stand on have no rows either.
     """
+    kept = False
     for name in os.listdir(state.folders[folder]):
         if name in known or not states.is_ours(name):
             continue
         if folder == "containers" and not state.forsaken(name):
+            kept = True
             log.warning("a container without a row is left as it is", directory=f"{state.path}/containers/{name}")
             continue
         state.discard(folder, name)
+    return kept

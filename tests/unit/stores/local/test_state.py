@@ -12,8 +12,9 @@ import pytest
 from support import images
 from support.images import file, layer
 
-from streamer.errors import Conflict, StoreDamaged, StreamerError
-from streamer.stores.local.state import FOLDERS
+from streamer.errors import Conflict, StorageFull, StoreDamaged, StreamerError
+from streamer.stores.local import catalog
+from streamer.stores.local.state import FOLDERS, State
 from streamer.stores.local.store import LocalStore
 
 BASE = images.pack(images.docker(images.image(layer(file("a", b"x")), names=["base:1"])))
@@ -38,7 +39,7 @@ async def test_a_directory_of_somebody_else_is_left_as_it_is(tmp_path: Path, fol
     theirs = tmp_path / "theirs" / folder / "site"
     theirs.mkdir(parents=True)
     (theirs / "index.html").write_text("theirs")
-    with pytest.raises(Conflict, match=f"is no store of streamer .* and its {folder}/ is not empty"):
+    with pytest.raises(Conflict, match=f"is no store of streamer .* and its {folder}/ was not made by it"):
         async with LocalStore.open(tmp_path / "theirs"):
             pass
     assert [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [
@@ -46,9 +47,30 @@ async def test_a_directory_of_somebody_else_is_left_as_it_is(tmp_path: Path, fol
     ]
 
 
+async def test_an_empty_directory_of_somebody_else_is_not_taken_either(tmp_path: Path) -> None:
+    """What he puts into it later would be swept."""
+    (tmp_path / "staging").mkdir(0o755)
+    with pytest.raises(Conflict, match="its staging/ was not made by it"):
+        async with LocalStore.open(tmp_path):
+            pass
+    assert os.listdir(tmp_path) == ["staging"]
+
+
+async def test_odd_things_in_the_directories_of_a_store_stay(tmp_path: Path) -> None:
+    async with LocalStore.open(tmp_path):
+        pass
+    for folder in ("layers", "containers", "staging"):
+        (tmp_path / folder / ".DS_Store").touch()
+        (tmp_path / folder / "0123456789abcdef0").symlink_to("elsewhere")
+    async with LocalStore.open(tmp_path) as store:
+        await store.import_archive(images.Bytes(BASE))
+        await store.remove_image("base:1")
+    assert (tmp_path / "staging/.DS_Store").exists()
+
+
 async def test_what_a_crash_at_its_first_start_left_is_taken(tmp_path: Path) -> None:
     for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(0o700)
     async with LocalStore.open(tmp_path) as store:
         assert (await store.images()).items == ()
 
@@ -106,16 +128,37 @@ async def test_a_database_from_a_backup_costs_nobody_what_he_made_since(tmp_path
         assert not (tmp_path / "containers" / unused.id).exists(), "there is nothing in it that anybody could miss"
 
 
-async def test_a_removal_that_was_killed_goes_on_at_the_next_start(tmp_path: Path) -> None:
+async def test_a_removal_that_was_killed_goes_on_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     identity = await used(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise OSError(5, "killed")
+
     async with LocalStore.open(tmp_path) as store:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "rename", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "killed")))
+        with monkeypatch.context() as patch:
+            patch.setattr(State, "discard", killed)
             with pytest.raises(OSError, match="killed"):
                 await store.remove_container("box")
-    assert (tmp_path / "containers" / identity).exists()
+    assert (tmp_path / "containers" / identity / "upper/precious").exists()
     async with LocalStore.open(tmp_path):
         assert not (tmp_path / "containers" / identity).exists()
+
+
+async def test_a_removal_that_failed_leaves_no_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database from a backup must not make it go on later."""
+    identity = await used(tmp_path)
+
+    async def full(*_: object) -> None:
+        raise StorageFull("no space")
+
+    async with LocalStore.open(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(catalog, "forget_container", full)
+            with pytest.raises(StorageFull):
+                await store.remove_container("box")
+    assert sorted(os.listdir(tmp_path / "containers" / identity)) == ["empty", "merged", "upper", "work"]
 
 
 @pytest.mark.root
@@ -185,3 +228,22 @@ async def test_on_a_read_only_file_system(tmp_path: Path) -> None:
                 pass
     finally:
         subprocess.run(["umount", tmp_path / "store"], check=True)
+
+
+async def test_a_copy_without_extended_attributes_is_told(tmp_path: Path) -> None:
+    """With them goes what layers delete: it would be back, and nothing would say so."""
+    await used(tmp_path / "store")
+    for options, kind in ((["--xattrs", "--xattrs-include=*"], None), (["--no-xattrs"], StoreDamaged)):
+        copy = tmp_path / f"copy{len(options)}"
+        copy.mkdir()
+        packed = subprocess.run(
+            ["tar", "-C", tmp_path / "store", *options, "-cf", "-", "."], check=True, capture_output=True
+        )
+        subprocess.run(["tar", "-C", copy, *options, "-xf", "-"], check=True, input=packed.stdout)
+        if kind is None:
+            async with LocalStore.open(copy) as store:
+                assert len((await store.containers()).items) == 1
+        else:
+            with pytest.raises(kind, match="copied without extended attributes"):
+                async with LocalStore.open(copy):
+                    pass

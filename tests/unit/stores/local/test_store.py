@@ -180,7 +180,7 @@ async def test_a_container_that_is_mounted_elsewhere_stays(tmp_path: Path) -> No
             assert other.stdout is not None
             assert other.stdout.readline() == b"ready\n"
             subprocess.run(["umount", place], check=True)
-            for refused in (store.mount("box"), store.unmount("box"), store.remove_container("box", force=True)):
+            for refused in (store.mount("box"), store.unmount("box"), store.remove_container("box")):
                 with pytest.raises(Conflict, match=f"in another mount namespace .of process {other.pid}"):
                     await refused
             other.communicate(b"\n")
