@@ -1,4 +1,4 @@
-"""Where the content of each member lies on disk, for putting a layer's tar together again.
+"""Where each member lies on disk: for putting a layer's tar together again, and for telling whose a file is.
 
 Nearly always under the member's own name. Two things differ: a member whose parent is a symlink landed elsewhere
 (`places.json`: JSON lines `[index, base64 of the path]`, ascending), and bytes that are in the archive but not in the
@@ -47,7 +47,7 @@ class Keeper:
             self._places.close()
 
     def landed(self, name: bytes, path: bytes) -> None:
-        """The current member's content was stored at `path`."""
+        """The current member has its place at `path`."""
         if path == own_place(name):
             return
         if self._places is None:
@@ -126,7 +126,7 @@ class Places:
             self._file.close()
 
     def place(self, record: File) -> bytes:
-        """The path, below the layer's root, of a record's content; to be asked in the order of the records."""
+        """The path, below the layer's root, of a record's member; to be asked in the order of the records."""
         elsewhere = self.elsewhere(record)
         return own_place(record.name) if elsewhere is None else elsewhere
 

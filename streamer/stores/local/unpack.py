@@ -109,7 +109,9 @@ def unpack(
 
 def _apply(applier: Applier, keeper: Keeper, entry: Entry, content: Content) -> None:
     if entry.type != entries.REGULAR or not entry.stored or entry.sparse is not None:
-        applier.apply(entry, content)
+        path = applier.apply(entry, content)
+        if path is not None:
+            keeper.landed(entry.name, path)
         return
     blocks = _Blocks(content)
     path = applier.apply(entry, blocks)
