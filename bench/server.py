@@ -28,8 +28,6 @@ class Streamer:
 
     pid: int
     port: int
-    lengths: bool
-    """Whether it knows the parameter `length`."""
 
     def container(self, name: str, **query: str) -> str:
         return _path(f"/v1/containers/{name}/archive", query)
@@ -50,22 +48,15 @@ class Streamer:
 
 
 @contextmanager
-def streamer(
-    state: Path, log: Path, stores: Sequence[str], known: tuple[str, str] | None = None, **environment: str
-) -> Iterator[Streamer]:
-    """The service on a free port of loopback, with these stores. `known` is a container, with the name of its store, to
-    find out with whether the server knows the parameter `length`."""
+def streamer(state: Path, log: Path, stores: Sequence[str], **environment: str) -> Iterator[Streamer]:
+    """The service on a free port of loopback, with these stores."""
     program = Path(sys.executable).parent / "streamer"
     command: list[str | Path] = [program, "serve", "--state", state, "--listen", f"{HOST}:0"]
     for store in stores:
         command += ["--store", store]
     settings = {"STREAMER_DISCOVER": "no", "STREAMER_LOG_FORMAT": "json", **environment}
     with daemon("streamer", command, log, lambda: _listening(log), settings) as (pid, port):
-        lengths = False
-        if known is not None:
-            path = _path(f"/v1/containers/{known[0]}/archive", {"store": known[1], "length": "unknown"})
-            lengths = status(port, path, "HEAD")[0] == 200
-        yield Streamer(pid, port, lengths)
+        yield Streamer(pid, port)
 
 
 def _listening(log: Path) -> int | None:

@@ -44,12 +44,11 @@ class Session:
                 self.say(f"  took {time.monotonic() - start:.0f} s")
 
     @contextmanager
-    def server(self, known: Tree | None = None, **environment: str) -> Iterator[Streamer]:
-        """A streamer just started, with the stores of all engines. `known` is a container of the first of them."""
+    def server(self, **environment: str) -> Iterator[Streamer]:
+        """A streamer just started, with the stores of all engines."""
         log = self.work / "logs" / "streamer.log"
         stores = [engine.store for engine in self.engines]
-        asked = (known.name, self.first.name) if known is not None else None
-        with streamer(self.work / "state", log, stores, asked, **environment) as server:
+        with streamer(self.work / "state", log, stores, **environment) as server:
             yield server
 
     def rounds(

@@ -30,7 +30,7 @@ Around it, in a service: `entrance` (who gets in: `access` has tokens and scopes
 what is told of it: `log`, `metrics`, `tracing`, `lag`.
 
 Imports go one way: cli, service -> web -> build -> jobs -> sinks, context -> export -> drivers, stores -> mounts,
-changeset, tar -> oci, access, database -> errors.
+changeset, tar -> oci, access, database, pace -> errors.
 """
 
 __version__ = "0.1.0"

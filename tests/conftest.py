@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import overlays
 
 pytest_plugins = ["support.engines"]
@@ -26,6 +27,11 @@ os.environ["STREAMER_DISCOVER"] = "0"  # what engines of the machine itself hold
 # Children of tests with a `preexec_fn` run Python before they become another program: gRPC would start its threads
 # again in there, and abort when their descriptors are closed.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+# How long an example takes, or its making, says something of the machine only.
+settings.register_profile("streamer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("streamer")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,7 +10,7 @@ from bench.results import Report
 from bench.server import NGINX_MISSING, nginx, nginx_version
 from bench.session import Session
 from bench.table import timings
-from bench.works.entrants import TAR, against, figures, remarks, streamers, tars
+from bench.works.entrants import TAR, against, figures, streamers, tars
 
 COUNT = 4
 NGINX = "nginx with sendfile, curl"
@@ -21,10 +21,10 @@ def measure(session: Session) -> Report:
     session.fill(tree, session.first)
     report = Report()
     with ExitStack() as stack:
-        server = stack.enter_context(session.server(tree))
+        server = stack.enter_context(session.server())
         entrants = streamers(server, tree, [session.first])
-        compared = against(session.first, server)
-        told = remarks(session, server)
+        compared = against(session.first)
+        told: list[str] = []
         directory = session.first.plain(tree)
         if nginx_version() is None or directory is None:
             told.append(f"nginx: left out, {NGINX_MISSING if directory else 'no plain directory to serve'}")

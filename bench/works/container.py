@@ -10,7 +10,7 @@ from bench.measure import Row
 from bench.results import Report
 from bench.session import Session
 from bench.table import timings
-from bench.works.entrants import FRESH, TAR, against, exported, figures, remarks, streamers, tars
+from bench.works.entrants import FRESH, TAR, against, exported, figures, streamers, tars
 
 FILES = 50_000
 
@@ -20,13 +20,13 @@ def measure(session: Session) -> Report:
     session.fill(tree)
     report = Report()
     with ExitStack() as stack:
-        server = stack.enter_context(session.server(tree))
+        server = stack.enter_context(session.server())
         layered = session.first.plain(tree) is not None
         standing = stack.enter_context(session.first.merged(tree, "standing")) if layered else None
         entrants = streamers(server, tree, session.engines)
-        entrants += exported(session, server, tree)
-        entrants += tars(session, tree, against(session.first, server), standing=standing)
-        told = [*remarks(session, server), FRESH]
+        entrants += exported(session, tree)
+        entrants += tars(session, tree, against(session.first), standing=standing)
+        told = [FRESH]
         title = f"Container of {tree.about}"
         rows = session.rounds(f"{title}, warm", entrants)
         report.rows += rows

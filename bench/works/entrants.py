@@ -16,7 +16,6 @@ from bench.stats import ratio
 from bench.trees import Tree
 
 DEFAULT, UNKNOWN = "default", "length=unknown"
-NO_LENGTHS = "this server refuses the parameter `length`: measured as it answers without"
 FRESH = (
     "GNU tar and bsdtar read the container's own layers through an overlay that is mounted read-only anew for each "
     "run, outside of the measured time: engines and streamer mount one anew for each export as well, so that everybody "
@@ -28,7 +27,7 @@ def streamers(server: Streamer, tree: Tree, engines: Iterable[Engine], **query: 
     """The container in each engine's store, as it is asked for by default and with `length=unknown`."""
     found = []
     for engine in engines:
-        for variant in (DEFAULT, UNKNOWN) if server.lengths else (DEFAULT,):
+        for variant in (DEFAULT, UNKNOWN):
             chosen = {**query, "length": "unknown"} if variant == UNKNOWN else query
             path = server.container(tree.name, store=engine.name, **chosen)
             found.append(Entrant(server.request(ours(engine, variant), path), variant))
@@ -40,15 +39,15 @@ def ours(engine: Engine, variant: str) -> str:
     return f"streamer, {engine.name}'s store, {variant}"
 
 
-def against(engine: Engine, server: Streamer) -> dict[str, str]:
+def against(engine: Engine) -> dict[str, str]:
     """For peers that read what that engine stores."""
-    return {variant: ours(engine, variant) for variant in ((DEFAULT, UNKNOWN) if server.lengths else (DEFAULT,))}
+    return {variant: ours(engine, variant) for variant in (DEFAULT, UNKNOWN)}
 
 
-def exported(session: Session, server: Streamer, tree: Tree) -> list[Entrant]:
+def exported(session: Session, tree: Tree) -> list[Entrant]:
     """What the engines make of it themselves."""
     subjects = [(engine, engine.export(tree)) for engine in session.engines]
-    return [Entrant(subject, against=against(engine, server)) for engine, subject in subjects if subject is not None]
+    return [Entrant(subject, against=against(engine)) for engine, subject in subjects if subject is not None]
 
 
 TAR = "GNU tar to a pipe"
@@ -95,8 +94,3 @@ def figures(bar: str, rows: Sequence[Row], peer: str) -> list[Figure]:
             if value is not None:
                 found.append(Figure(bar, value, variant))
     return found
-
-
-def remarks(session: Session, server: Streamer) -> list[str]:
-    """What holds for every table with `streamers` in it."""
-    return [] if server.lengths else [NO_LENGTHS]

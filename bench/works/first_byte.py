@@ -12,7 +12,7 @@ from bench.stats import Spread, spread
 from bench.table import NONE, Section
 from bench.trees import Tree
 from bench.works.container import FILES
-from bench.works.entrants import DEFAULT, NO_LENGTHS, PACK, TAR, UNKNOWN, pipeline
+from bench.works.entrants import DEFAULT, PACK, TAR, UNKNOWN, pipeline
 
 NAMES = 200_000
 HEADS = ["tree", "asked", "n", "first byte of the header, ms", "first byte of the body, ms", "curl's starttransfer, ms"]
@@ -26,10 +26,10 @@ def measure(session: Session) -> Report:
     chosen += [tree for tree in (trees.small(1_000_000),) if session.first.has(tree)]
     report = Report()
     cells, bodies = [], {}
-    with session.server(chosen[0]) as server:
+    with session.server() as server:
         for tree in chosen:
-            for variant in (UNKNOWN, DEFAULT) if server.lengths else (DEFAULT,):
-                if variant == DEFAULT and server.lengths and tree.files > NAMES:
+            for variant in (UNKNOWN, DEFAULT):
+                if variant == DEFAULT and tree.files > NAMES:
                     continue  # the metadata pass of a million files: in the table of that work
                 header, body, told = _tries(session, server, tree, variant, report)
                 cells.append([tree.about, variant, str(body.count), *map(_milliseconds, (header, body, told))])
@@ -38,16 +38,13 @@ def measure(session: Session) -> Report:
             tar = pipeline(session, tree, TAR, PACK)
             starts = spread([tar.first_byte() for _ in range(session.runs)])
             cells.append([tree.about, TAR, str(starts.count), NONE, _milliseconds(starts), NONE])
-    best = UNKNOWN if server.lengths else DEFAULT
-    slowest = max(value for (_, variant), value in bodies.items() if variant == best)
-    report.figures.append(Figure("first-byte", slowest * 1000, "" if server.lengths else "without `length`"))
+    slowest = max(value for (_, variant), value in bodies.items() if variant == UNKNOWN)
+    report.figures.append(Figure("first-byte", slowest * 1000))
     remarks = [
         "the body's first byte is the bar's: a header alone would prove nothing. Each try is a connection of its own "
         "that is closed after that byte; the next one begins when the server has released what it held",
     ]
-    report.sections.append(
-        Section("First byte, warm cache", HEADS, cells, remarks if server.lengths else [*remarks, NO_LENGTHS])
-    )
+    report.sections.append(Section("First byte, warm cache", HEADS, cells, remarks))
     return report
 
 
@@ -57,7 +54,7 @@ def _tries(
     query = {"store": session.first.name} | ({"length": "unknown"} if variant == UNKNOWN else {})
     path = server.container(tree.name, **query)
     headers, bodies, told = [], [], []
-    count = max(10, session.runs * 4) if variant == UNKNOWN or not server.lengths else session.runs
+    count = max(10, session.runs * 4) if variant == UNKNOWN else session.runs
     for turn in range(count + 1):
         header, body = client.first_byte(server.port, path)
         client.quiet(server.port)

@@ -19,7 +19,6 @@ from bench.server import Streamer
 from bench.session import Session
 from bench.table import Section
 from bench.works.container import FILES
-from bench.works.entrants import NO_LENGTHS
 
 INTERVAL = 0.005
 HEADS = [
@@ -40,17 +39,12 @@ def measure(session: Session) -> Report:
     report = Report()
     section = Section("Delay of /healthz while exports run", HEADS, [], [])
     seconds = 3.0 if session.quick else 15.0
-    with session.server(small) as server:
+    with session.server() as server:
         store = {"store": session.first.name}
         cases: list[tuple[str, list[list[str]]]] = [("nothing", [])]
         small_default = server.container(small.name, **store)
         cases.append(("4 × the container of 50,000 files", [[small_default]] * 4))
-        if server.lengths:
-            cases.append(
-                ("4 × the same, length=unknown", [[server.container(small.name, length="unknown", **store)]] * 4)
-            )
-        else:
-            section.remarks.append(NO_LENGTHS)
+        cases.append(("4 × the same, length=unknown", [[server.container(small.name, length="unknown", **store)]] * 4))
         cases.append(("4 × 4 × 1 GiB", [[server.container(big.name, **store)]] * 4))
         cases.append(("4 × the image of 20 layers", [[server.image(layers.reference, **store)]] * 4))
         cases += [

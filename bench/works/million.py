@@ -11,7 +11,7 @@ from bench.results import Report
 from bench.session import Session
 from bench.table import Section, timings
 from bench.works.container import FILES
-from bench.works.entrants import TAR, against, remarks, streamers, tars
+from bench.works.entrants import TAR, against, streamers, tars
 
 MANY, SOME = 1_000_000, 200_000
 MiB = 1 << 20
@@ -25,17 +25,15 @@ def measure(session: Session) -> Report:
     report = Report()
     found: list[list[Row]] = []
     # The most first: nothing but them has used memory of this server so far.
-    with session.server(sorts[0]) as server:
+    with session.server() as server:
         for tree in sorts:
             entrants = streamers(server, tree, [session.first])
-            entrants += [
-                each for each in tars(session, tree, against(session.first, server)) if each.subject.name == TAR
-            ]
+            entrants += [each for each in tars(session, tree, against(session.first)) if each.subject.name == TAR]
             title = f"Container of {tree.about}, warm cache"
             rows = session.rounds(title, entrants, runs=min(session.runs, 3) if tree.files > SOME else session.runs)
             found.append(rows)
             report.rows += rows
-            report.sections.append(timings(title, rows, remarks(session, server)))
+            report.sections.append(timings(title, rows))
     report.sections.append(_rates(report, found, sizes))
     return report
 

@@ -18,7 +18,7 @@ def measure(session: Session) -> Report:
     tree = trees.small(FILES)
     session.fill(tree, session.first)
     report = Report()
-    with session.server(tree) as server:
+    with session.server() as server:
         path = server.container(tree.name, store=session.first.name)
         code, headers, _ = status(server.port, path, "HEAD")
         if code != 200 or "content-length" not in headers:

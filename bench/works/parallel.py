@@ -9,7 +9,7 @@ from bench.results import Report
 from bench.session import Session
 from bench.table import timings
 from bench.works.container import FILES
-from bench.works.entrants import TAR, against, remarks, streamers, tars
+from bench.works.entrants import TAR, against, streamers, tars
 
 CLIENTS = (1, 10, 50)
 
@@ -18,14 +18,13 @@ def measure(session: Session) -> Report:
     tree = trees.small(FILES)
     session.fill(tree, session.first)
     report = Report()
-    with session.server(tree) as server:
+    with session.server() as server:
         single = streamers(server, tree, [session.first])
         exported = session.first.export(tree)
         if exported is not None:
-            single.append(Entrant(exported, against=against(session.first, server)))
-        single += [each for each in tars(session, tree, against(session.first, server)) if each.subject.name == TAR]
+            single.append(Entrant(exported, against=against(session.first)))
+        single += [each for each in tars(session, tree, against(session.first)) if each.subject.name == TAR]
         told = [
-            *remarks(session, server),
             "time is from the first client's start to the last one's end, MiB those of all clients; memory is that of "
             "the server, or of all the programs together",
             "all of GNU tar's programs share one mount; engines and streamer have one for each export",

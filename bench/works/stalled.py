@@ -14,7 +14,7 @@ from bench.server import Streamer
 from bench.session import Session
 from bench.table import Section
 from bench.works.container import FILES
-from bench.works.entrants import DEFAULT, NO_LENGTHS, UNKNOWN
+from bench.works.entrants import DEFAULT, UNKNOWN
 
 READING, STALLED = 30, 20
 HEADS = ["asked", "clients that read", "clients that stall", "time, s", "peak MiB", "CPU s", "idle before, MiB"]
@@ -26,21 +26,16 @@ def measure(session: Session) -> Report:
     session.fill(tree, session.first)
     report = Report()
     section = Section(f"{READING + STALLED} exports at once: container of {tree.about}, warm cache", HEADS, [], [])
-    variants = [DEFAULT]
     for variant in (DEFAULT, UNKNOWN):
         # A server of its own for each: memory that was once used stays with a process. Stalled clients are not to be
         # broken off while the others still read.
-        with session.server(tree, STREAMER_STALL_TIMEOUT="3600") as server:
-            if variant == UNKNOWN and not server.lengths:
-                section.remarks.append(NO_LENGTHS)
-                continue
+        with session.server(STREAMER_STALL_TIMEOUT="3600") as server:
             query = {"store": session.first.name} | ({"length": "unknown"} if variant == UNKNOWN else {})
             seconds, cpu, peak, before = _crowd(server, server.container(tree.name, **query))
         session.say(f"  {variant}: {peak / MiB:.0f} MiB after {seconds:.0f} s")
         cells = [f"{seconds:.1f}", f"{peak / MiB:.0f}", f"{cpu:.1f}", f"{before / MiB:.0f}"]
         section.rows.append([variant, str(READING), str(STALLED), *cells])
         report.figures.append(Figure("stalled-memory", peak / MiB, variant))
-        variants.append(variant)
     section.remarks.append(
         "peak is VmHWM of a server that was started for this, and of its children if it has any, added up; the stalled "
         "clients ask first, have a receive buffer of 4 KiB, and are still connected when the last of the others ends"

@@ -23,7 +23,7 @@ def measure(session: Session) -> Report:
     file.parent.mkdir(exist_ok=True)
     storage = SeaweedFS(session.work / "temporary" / "seaweedfs", session.work / "logs" / "seaweedfs.log")
     try:
-        with session.server(tree, **storage.environment) as server:
+        with session.server(**storage.environment) as server:
             path = server.container(tree.name, store=session.first.name)
             server.save(path, file)
             order = {

@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from anyio import CapacityLimiter, current_time, to_thread
 
@@ -39,13 +40,16 @@ def is_url(source: str) -> bool:
     return source.lower().startswith(_URLS)
 
 
+Advance: TypeAlias = Callable[[str, int, int | None], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Fetching:
     """How files are fetched: from which addresses, within which limits."""
 
     policy: Policy
     limits: Limits = field(default_factory=Limits)
-    advance: Callable[[str, int, int | None], Awaitable[None]] | None = None
+    advance: Advance | None = None
     """Told now and then how many bytes came of how many, and of which URL."""
 
 

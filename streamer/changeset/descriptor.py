@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from streamer.changeset.failures import changed, quoted, reading_failed
-from streamer.errors import InvalidRequest, NotFound, SourceFailed, Unsupported
+from streamer.errors import InvalidRequest, NotFound, NotPermitted, SourceFailed, Unsupported
 
 RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
@@ -85,7 +85,8 @@ def open_in_root(root: int, path: bytes, flags: int = os.O_PATH | os.O_CLOEXEC) 
     """Opens a path somebody asked for as if `root` were `/`: links are followed inside it, `..` stops at it.
 
     The last link is followed unless `flags` has O_NOFOLLOW. Raises NotFound, InvalidRequest (loops, NUL, too long),
-    Unsupported (another file system is mounted there), SourceChanged (renamed under us too often), SourceFailed.
+    Unsupported (another file system is mounted there), NotPermitted, SourceChanged (renamed under us too often),
+    SourceFailed.
     Where openat2 is missing the components are opened one by one, links read and followed by hand.
     """
     if b"\0" in path:
@@ -131,7 +132,7 @@ class Components:
         self._todo.extend(target.split(b"/")[::-1])
 
 
-def not_opened(path: bytes, error: OSError) -> NotFound | InvalidRequest | Unsupported | SourceFailed:
+def not_opened(path: bytes, error: OSError) -> NotFound | InvalidRequest | Unsupported | NotPermitted | SourceFailed:
     """The error to raise when a path that somebody asked for could not be followed to its end."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
@@ -142,6 +143,8 @@ def not_opened(path: bytes, error: OSError) -> NotFound | InvalidRequest | Unsup
             return InvalidRequest(f"the path {quoted(path)} is too long")
         case errno.EXDEV:
             return Unsupported(f"{quoted(path)} lies on another file system")
+        case errno.EACCES | errno.EPERM:
+            return NotPermitted(f"{quoted(path)} may not be read: this needs its owner or CAP_DAC_READ_SEARCH")
     return reading_failed(path, error)
 
 

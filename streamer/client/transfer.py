@@ -103,11 +103,13 @@ class Transfer:
             await self.save()
 
     async def _work(self, division: Division, piece: Piece | None, answer: Answer | None) -> None:
-        """One job: piece by piece, until nothing is left that is worth a request."""
+        """One job: piece by piece, until nothing is left that is worth a request.
+
+        What any of the jobs brings renews the patience of each: a service may well give one client fewer answers at a
+        time than it wants.
+        """
         patience = Patience(self._node.limits, self._watch.note)
-        brought = 0
         while piece is not None:
-            begun = piece.position
             try:
                 if answer is None:
                     answer = await self._node.open(self._request, piece.span, self.etag)
@@ -116,9 +118,8 @@ class Transfer:
                         raise Changed
                     await self._receive(answer, piece)
             except Transient as failure:
-                await patience.bear(failure, brought + piece.position - begun)
+                await patience.bear(failure, self._done.total)
             answer = None
-            brought += piece.position - begun
             if not piece.left:
                 piece = division.claim()
 

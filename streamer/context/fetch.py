@@ -25,12 +25,11 @@ from streamer import __version__
 from streamer.context.addresses import Gate, Policy
 from streamer.context.source import masked
 from streamer.errors import FetchFailed, InvalidRequest, LimitExceeded, NotPermitted, Stalled
+from streamer.pace import Pace
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST = 10
 """Redirects that are followed, as Go's client does."""
-_ENOUGH = 64 << 10
-"""Bytes that renew the time that a server has: one byte now and then would keep a fetch open for ever."""
 _TOLD = 200
 """Characters of an error page that are told."""
 _LONGEST = 8192
@@ -40,7 +39,7 @@ _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of one file; seconds for a connection, for the answer to begin, and for each 64 KiB of it."""
+    """Bytes of one file; seconds for a connection, for the answer to begin, and for each 64 KiB of it (see `pace`)."""
 
     size: int = 8 << 30
     connect: float = 10.0
@@ -65,27 +64,17 @@ class Fetched:
         self.etag = headers.get(hdrs.ETAG, "")
         self.size = answer.content_length
         self._content, self._limits = answer.content, limits
-        self._came = self._lately = 0
-        self._patience = limits.silence
+        self._pace = Pace(limits.silence, f"cannot fetch {self.url}")
+        self._came = 0
 
     async def read(self) -> bytes:
         """The next bytes, none at the end. FetchFailed, LimitExceeded, Stalled."""
         limits = self._limits
-        began = anyio.current_time()
         try:
-            with anyio.fail_after(self._patience):
-                data = await self._content.readany()
-        except TimeoutError:
-            raise Stalled(
-                f"cannot fetch {self.url}: less than {_ENOUGH} bytes came in {limits.silence:g} seconds"
-            ) from None
+            data = await self._pace.wait(self._content.readany)
         except (aiohttp.ClientError, OSError) as error:
             raise FetchFailed(f"cannot fetch {self.url}: it broke off after {self._came} bytes") from error
         self._came += len(data)
-        self._lately += len(data)
-        self._patience -= anyio.current_time() - began
-        if self._lately >= _ENOUGH:
-            self._lately, self._patience = 0, limits.silence
         if self._came > limits.size:
             raise LimitExceeded(f"cannot fetch {self.url}: it has more than {limits.size} bytes", limit="size")
         return data

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -64,6 +65,14 @@ _LIMITED = 'ulimit -c 0; ulimit -d "$0" 2>/dev/null; exec git "$@"'
 _URL = re.compile(r"[^\x00-\x20\x7f\\\s]*")
 _HOST = re.compile(r"[A-Za-z0-9._:][A-Za-z0-9._:-]*")
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
+_SSH_SAYS = {
+    "REMOTE HOST IDENTIFICATION HAS CHANGED": "{host} has another host key than known_hosts says: find out why first",
+    "Host key verification failed": "the host key of {host} is not known: compare it, and add it to ~/.ssh/known_hosts",
+    "Permission denied (": "{host} accepts none of this user's keys that need no passphrase; nothing is asked for",
+}
+"""What ssh refuses, by its own words, most telling first."""
+_UNREADABLE = "fatal: Could not read from remote repository."
+"""What git says, with two more lines, of whatever ssh failed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +173,7 @@ class _Work:
         """Addresses by HOST:PORT."""
         self._instead: dict[str, str] = {}
         self._ssh: tuple[str, str] | None = None
+        """The name of the only host that ssh goes to, as known_hosts has it, and the address."""
         self._modules = 0
 
     async def fetch(self) -> None:
@@ -243,10 +253,11 @@ class _Work:
             self._pinned[f"{parts.hostname}:{port}"] = address
         elif parts.scheme == "git":
             self._instead[f"git://{parts.netloc}/"] = f"git://{allowed[0]}:{port}/"
-        elif self._ssh not in (None, (parts.hostname, allowed[0])):
-            raise Unsupported(f"cannot clone {shown}: only one host can be reached by ssh")
         else:
-            self._ssh = parts.hostname, allowed[0]
+            name = parts.hostname if port == _PORTS["ssh"] else f"[{parts.hostname}]:{port}"
+            if self._ssh not in (None, (name, allowed[0])):
+                raise Unsupported(f"cannot clone {shown}: only one host can be reached by ssh")
+            self._ssh = name, allowed[0]
 
     def _environment(self) -> Mapping[str, str]:
         settings = [
@@ -260,7 +271,8 @@ class _Work:
             settings.append((f"http.{parts.scheme}://{parts.netloc}/.extraHeader", f"Authorization: Basic {encoded}"))
         ssh = "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes"
         if self._ssh is not None:
-            ssh += f" -oHostName={self._ssh[1]} -oHostKeyAlias={self._ssh[0]}"
+            name, address = self._ssh
+            ssh += f" -oHostName={address} {shlex.quote(f'-oHostKeyAlias={name}')}"  # a shell takes brackets for more
         return {
             "PATH": _PATH,
             "HOME": os.devnull,
@@ -311,6 +323,13 @@ class _Work:
         what = f"cannot clone {self._repository.url}"
         if any("out of memory" in line.lower() for line in said if not line.startswith("remote:")):
             return LimitExceeded(f"{what}: git needs more than {self._limits.memory} bytes of memory", limit="memory")
+        if self._ssh is not None and _UNREADABLE in said:
+            said = said[: said.index(_UNREADABLE)]
+            if any(re.search(r"\bssh: (command )?not found", line) for line in said):
+                return Unsupported("ssh is not installed: repositories over ssh need it")
+            for words, why in _SSH_SAYS.items():
+                if any(words in line for line in said):
+                    return NotPermitted(f"{what}: {why.format(host=self._ssh[0])}")
         told = masked(_printable(said[-1] if said else f"exit code {code}"))
         failure = _NotShallow if any("dumb http transport" in line for line in said) else FetchFailed
         return failure(f"{what}: git says {told[:_TOLD]!r}")

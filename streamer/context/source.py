@@ -7,7 +7,7 @@ import re
 
 _GIT = re.compile(r"https?://.*\.git(#.+)?")
 _CREDENTIALS = re.compile(r"(?<=//)(?:[^/\s]*@|[^/:@\s]*:(?!\d*(?:[/?#]|$))[^@\s]*(?:@|$))")
-_TRANSPORTS = ("git://", "github.com/", "git@")
+_TRANSPORTS = ("git://", "ssh://", "github.com/", "git@")
 
 
 class Kind(enum.StrEnum):

@@ -19,20 +19,27 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 from streamer.errors import NotFound
+from streamer.log import logger
 from streamer.sinks.address import Address
 from streamer.sinks.base import Gone, Target
 from streamer.sinks.metadata import is_ours
 from streamer.sinks.patience import Patience, Transient
 from streamer.sinks.refusals import Expired, refusal
 
+log = logger("streamer.sinks")
+
 _CONNECTIONS = 64
+_CLOSING = 10.0
+"""Seconds for closing the connections of a client that was replaced."""
 
 
 @asynccontextmanager
 async def calls(*, path_style: bool, patience: Patience) -> AsyncIterator[Calls]:
     """Calls to S3 with the usual settings: AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE, credentials of every kind."""
     async with AsyncExitStack() as stack:
-        yield Calls(stack, path_style=path_style, patience=patience)
+        made = Calls(path_style=path_style, patience=patience)
+        stack.push_async_callback(made.close)
+        yield made
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +84,26 @@ class _Body(io.BytesIO):
         super().close()
 
 
+@dataclass(eq=False, slots=True)
+class _Client:
+    """One client of the library. A client that was replaced is open until the last of its `calls` has ended."""
+
+    library: Any
+    stack: AsyncExitStack
+    calls: int = 0
+    replaced: bool = False
+
+
 class Calls:
     """Every call to S3 goes through here. Made by `calls`, which closes the clients."""
 
-    def __init__(self, stack: AsyncExitStack, *, path_style: bool, patience: Patience) -> None:
+    def __init__(self, *, path_style: bool, patience: Patience) -> None:
         self.patience = patience
-        self._stack = stack
         self._path_style = path_style
-        self._client: Any = None
+        self._client: _Client | None = None
+        """What new calls are made with."""
+        self._clients: list[_Client] = []
+        """All that are open."""
         self.ahead = 0.0
         """Seconds that the storage's clock is ahead of ours, by its last answer; to the second."""
         self._opening = anyio.Lock()
@@ -106,14 +125,16 @@ class Calls:
         """
         failures, renewed = 0, False
         while True:
-            client = await self._opened()
             arguments = {"Bucket": address.bucket, **more}
             file = _Body(body if body is not None else memoryview(b""))
             if body is not None:
                 arguments["Body"] = file
+            limit = self.patience.limit(0 if body is None else len(body))
+            client = await self._opened()
             try:
-                with file, anyio.fail_after(self.patience.limit(0 if body is None else len(body))):
-                    answer: dict[str, Any] = await getattr(client, operation)(**arguments)
+                async with self._used(client) as library:
+                    with file, anyio.fail_after(limit):
+                        answer: dict[str, Any] = await getattr(library, operation)(**arguments)
                 self._compare(answer)
                 return answer
             except Exception as caught:
@@ -140,19 +161,49 @@ class Calls:
             except ValueError:
                 pass
 
-    async def _opened(self) -> Any:
+    async def close(self) -> None:
+        """Closes every client, of which none is used any more."""
+        async with AsyncExitStack() as stack:
+            while self._clients:
+                await stack.enter_async_context(self._clients.pop().stack)
+
+    async def _opened(self) -> _Client:
         async with self._opening:
             if self._client is None:
                 self._client = await self._made()
             return self._client
 
-    async def _renew(self, client: Any) -> None:
+    @asynccontextmanager
+    async def _used(self, client: _Client) -> AsyncIterator[Any]:
+        """The library's client, open at least until the block is left."""
+        client.calls += 1
+        try:
+            yield client.library
+        finally:
+            client.calls -= 1
+            with anyio.move_on_after(_CLOSING, shield=True):
+                await self._released(client)
+
+    async def _renew(self, client: _Client) -> None:
         """Reads the credentials anew, from wherever they come. Calls under way go on with the client they have."""
         async with self._opening:
             if self._client is client:
                 self._client = await self._made()
+                client.replaced = True
+        with anyio.move_on_after(_CLOSING, shield=True):
+            await self._released(client)
 
-    async def _made(self) -> Any:
+    async def _released(self, client: _Client) -> None:
+        """Closes a client that nobody will use any more. What goes wrong there fails no call: it is logged."""
+        if not client.replaced or client.calls or client not in self._clients:
+            return
+        self._clients.remove(client)
+        try:
+            await client.stack.aclose()
+        except Exception as error:
+            log.warning("client of object storage not closed", error=str(error))
+
+    async def _made(self) -> _Client:
         # Unsigned: each part has its checksum, which the storage checks; signing would hash it once more, on the loop.
         config = AioConfig(
             retries={"total_max_attempts": 1, "mode": "standard"},
@@ -168,7 +219,11 @@ class Calls:
         )
         # Shielded: a client whose making was abandoned would be closed by nobody.
         with anyio.CancelScope(shield=True):
-            return await self._stack.enter_async_context(get_session().create_client("s3", config=config))
+            stack = AsyncExitStack()
+            library = await stack.enter_async_context(get_session().create_client("s3", config=config))
+            made = _Client(library, stack)
+            self._clients.append(made)
+        return made
 
 
 async def found(calls: Calls, target: Target) -> Object | None:

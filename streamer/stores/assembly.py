@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 from streamer.changeset import content, descriptor
 from streamer.changeset.failures import reading_failed
-from streamer.errors import SourceChanged, StoreDamaged, StreamerError, shown
+from streamer.errors import NotPermitted, SourceChanged, StoreDamaged, StreamerError, shown
 from streamer.mounts.layer import open_layer
 from streamer.stores.base import Guard, Reading
 from streamer.tar import join
@@ -34,7 +34,10 @@ class Files(Protocol):
 
 
 def assembly(records: bytes, files: Callable[[], AbstractContextManager[Files]], what: str) -> Reading:
-    """`Layer.assemble` from the tar-split file at `records`. `what` names the layer in messages."""
+    """`Layer.assemble` from the tar-split file at `records`. `what` names the layer and its store in messages.
+
+    Besides what `Layer.assemble` raises, NotPermitted for a file that this process may not read.
+    """
     return partial(_assembled, records, files, what)
 
 
@@ -64,6 +67,8 @@ def _assembled(
             raise StoreDamaged(f"{what} cannot be put together: {error}") from error
         except OSError as error:
             name = shown(os.path.basename(path))
+            if is_refusal(error):
+                raise not_permitted(name, what) from error
             # Gone with the directory that it was in: removed, and not damaged.
             removed = error.errno == errno.ENOENT and not os.path.lexists(os.path.dirname(path))
             failure = SourceChanged if removed else StoreDamaged
@@ -102,9 +107,13 @@ class _Contents:
         try:
             fd = self._files.open(record)
         except OSError as error:
+            if is_refusal(error):
+                raise not_permitted(shown(record.name), self._what) from error
             raise self._missing(record, os.strerror(error.errno or 0)) from error
         except SourceChanged:
             raise
+        except NotPermitted as error:
+            raise not_permitted(shown(record.name), self._what) from error
         except StreamerError as error:
             # However it can be that a layer has no such path: when it was stored, it had.
             raise self._missing(record, str(error)) from error
@@ -167,6 +176,8 @@ def _tree(path: bytes, what: str) -> Iterator[Tree]:
     try:
         directory = open_layer(path)
     except OSError as error:
+        if is_refusal(error):
+            raise not_permitted("the directory", what) from error
         raise SourceChanged(
             f"the directory of {what} cannot be opened: {os.strerror(error.errno or 0)}; its store may have removed it"
         ) from error
@@ -184,6 +195,19 @@ def open_file(name: bytes, directory: int) -> int:
         return os.open(name, READ | os.O_NOATIME, dir_fd=directory)
     except PermissionError:  # O_NOATIME is for the owner
         return os.open(name, READ, dir_fd=directory)
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether the kernel refused for want of a right: then the file is there, and nothing has changed."""
+    return error.errno in (errno.EACCES, errno.EPERM)
+
+
+def not_permitted(name: str, what: str) -> NotPermitted:
+    """The error to raise for a file or directory of a layer that the kernel does not let this process read."""
+    return NotPermitted(
+        f"{name} of {what} may not be read: run streamer as the owner of the store's files, or grant it "
+        "CAP_DAC_READ_SEARCH"
+    )
 
 
 def own_place(name: bytes) -> bytes:

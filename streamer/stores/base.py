@@ -56,11 +56,11 @@ class Layer:
     `snapshot` shows the layer with everything below it, `parent` what is below it (None for a base layer); None where
     only `hold` can tell, or where the store keeps no file system at all (see `held`).
     `assemble`, where the store can, gives the original tar byte for byte, without any mount, in chunks of 256 KiB and
-    more. From tar-split data: only the files that a span touches are opened. It raises SourceChanged if one of them is
-    not what it was: each is compared with its checksum, but of one above 1 MiB that lies partly in the span only that
-    part is read, and its size compared. From a compressed blob: what lies before the span is decompressed and thrown
-    away, and the blob is compared with its digest only where the reading comes to its end. Whether the whole has its
-    digest is for the reader to check: bytes are hashed once.
+    more. From tar-split data: only the files that a span touches are opened. It raises NotPermitted if one of them may
+    not be read, SourceChanged if one is not what it was: each is compared with its checksum, but of one above 1 MiB
+    that lies partly in the span only that part is read, and its size compared. From a compressed blob: what lies before
+    the span is decompressed and thrown away, and the blob is compared with its digest only where the reading comes to
+    its end. Whether the whole has its digest is for the reader to check: bytes are hashed once.
     `headers`, where the files on the disk do not have the owners and modes of the tar (an ordinary user's embedded
     store), gives each member of the tar in its order, without content, behind the path from the layer's root that it
     was put at. Names are not changed; of a hard link `linkname` is the file's path. Who asks closes it. StoreDamaged.

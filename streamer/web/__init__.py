@@ -7,5 +7,6 @@ server    listening: addresses (and which are refused), sockets, tls, connection
 callers   who asks; permitted: the stores as a caller's scope shows them; origin: whom a service on loopback answers
 observed  request IDs, the access log, spans
 lengths   whether an archive is outlined first; conditional, ranges, digesting: what RFC 9110 and 9530 then allow
+builds    images made for clients; copies, contexts: parts of that; workplace, slots: where, and how many at once
 problems  errors to problem+json, and the one table of status codes
 """

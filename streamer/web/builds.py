@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 from aiohttp import hdrs, web
-from anyio import CapacityLimiter
 
 from streamer.build import contexts
 from streamer.build.builder import Options
@@ -19,22 +17,18 @@ from streamer.build.building import build
 from streamer.build.contexts import Given
 from streamer.build.order import Order, names
 from streamer.build.progress import Line, Say, failed, fetching
-from streamer.build.remote import Fetching
-from streamer.build.workshop import LocalWorkshop
 from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.opening import WEB, Network
 from streamer.context.source import Kind, kind, masked
 from streamer.context.tree import Hashing
-from streamer.errors import Busy, ConsumerGone, InvalidRequest, NotPermitted, StreamerError, Unsupported
+from streamer.errors import ConsumerGone, InvalidRequest, NotPermitted, StreamerError
 from streamer.export.background import Background
-from streamer.export.exporter import RETRY_AFTER
 from streamer.export.tasks import tasks
-from streamer.stores.local.store import LocalStore
 from streamer.tar.source import Limits
-from streamer.web import permitted
-from streamer.web.callers import CALLER
 from streamer.web.site import SITE, Site
+from streamer.web.slots import Slot
 from streamer.web.uploads import Body
+from streamer.web.workplace import workplace
 
 T = TypeVar("T")
 
@@ -77,27 +71,24 @@ class _Telling:
 
 
 async def post(request: web.Request, values: dict[str, Any]) -> web.StreamResponse:
-    site = request.app[SITE]
-    local = site.local
-    if not isinstance(local, LocalStore):
-        raise Unsupported("no embedded store is served here, so there is nowhere to build")
-    order = _order(values)
-    permitted.require_build(request[CALLER], local.name, order.names)
-    look_up = partial(permitted.catalog(request).image, store=local.name)
-    hashing = values.get("hashing", Hashing.DOCKER_24)
-    limits = Limits(total=site.max_import_bytes)
+    site, order = request.app[SITE], _order(values)
+    place = workplace(request, values, order.names, "build")
     source = Body(request, site.upload_timeout, "build")
 
     async def work(say: Say) -> None:
-        async with local.scratch() as place, _given(site, source, values, place, limits) as given:
-            workshop = LocalWorkshop(local, site.exporter.mounts, given.tree, hashing, limits)
-            if site.fetch is not None:
+        async def advance(url: str, done: int, size: int | None) -> None:
+            await say(fetching(url, done, size))
 
-                async def advance(url: str, done: int, size: int | None) -> None:
-                    await say(fetching(url, done, size))
-
-                workshop.fetching = Fetching(site.fetch, FetchLimits(size=site.max_import_bytes), advance)
-            await build(order, given.dockerfile, given.name, workshop=workshop, look_up=look_up, naming=local, say=say)
+        async with place.local.scratch() as scratch, _given(site, source, values, scratch, place.limits) as given:
+            await build(
+                order,
+                given.dockerfile,
+                given.name,
+                workshop=place.workshop(given.tree, advance),
+                look_up=place.look_up,
+                naming=place.local,
+                say=say,
+            )
 
     with Slot(site.builds) as slot:
         return await told(request, site.background, site.stall_timeout, lambda say: slot.held(work(say)))
@@ -119,39 +110,6 @@ def _given(
         network = Network(site.fetch, WEB, site.max_import_bytes)
         return contexts.of_repository(url, file, place, values.get("hashing", Hashing.DOCKER_24), network)
     return contexts.of_url(url, file, place, limits, site.fetch, FetchLimits(size=site.max_import_bytes))
-
-
-class Slot:
-    """One of the builds and copies that may be under way. It is taken when a request comes, and given back when its
-    work has ended, or when the request has if that was never begun. Busy if there is none."""
-
-    def __init__(self, limiter: CapacityLimiter) -> None:
-        self._limiter = limiter
-        self._begun = False
-        try:
-            limiter.acquire_on_behalf_of_nowait(self)
-        except anyio.WouldBlock:
-            raise Busy(
-                f"{limiter.total_tokens:g} builds are under way, as many as allowed; try again later",
-                retry_after=RETRY_AFTER,
-            ) from None
-
-    def __enter__(self) -> Slot:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._begun:
-            self._begun = True
-            self._limiter.release_on_behalf_of(self)
-
-    async def held(self, work: Awaitable[T]) -> T:
-        """Does the work; afterwards the slot is free."""
-        held, self._begun = not self._begun, True
-        try:
-            return await work
-        finally:
-            if held:
-                self._limiter.release_on_behalf_of(self)
 
 
 async def told(

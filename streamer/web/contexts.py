@@ -20,10 +20,10 @@ from streamer.tar.compression import Compression
 from streamer.tar.source import Limits
 from streamer.web import respond
 from streamer.web.bodies import ContextSource
-from streamer.web.builds import Slot
 from streamer.web.conditional import Asked
 from streamer.web.documents import document
 from streamer.web.site import SITE, Site
+from streamer.web.slots import Slot
 from streamer.web.uploads import Body
 
 _LONGEST = 8 << 20

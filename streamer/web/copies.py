@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -10,41 +9,25 @@ from aiohttp import web
 from streamer.build import contexts, copying
 from streamer.build.copying import Copied, Order
 from streamer.build.order import names
-from streamer.build.remote import Fetching
-from streamer.build.workshop import LocalWorkshop
-from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.incoming import taken_in
-from streamer.context.tree import Hashing
-from streamer.errors import Unsupported
-from streamer.stores.local.store import LocalStore
-from streamer.tar.source import Limits
-from streamer.web import permitted
-from streamer.web.builds import Slot
-from streamer.web.callers import CALLER
 from streamer.web.site import SITE
+from streamer.web.slots import Slot
 from streamer.web.uploads import Body
+from streamer.web.workplace import workplace
 
 
 async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
-    site = request.app[SITE]
-    local = site.local
-    if not isinstance(local, LocalStore):
-        raise Unsupported("no embedded store is served here, so there is nowhere to copy to")
-    order = _order(values)
-    permitted.require_build(request[CALLER], local.name, order.names)
-    look_up = partial(permitted.catalog(request).image, store=local.name)
-    hashing = values.get("hashing", Hashing.DOCKER_24)
-    limits = Limits(total=site.max_import_bytes)
+    site, order = request.app[SITE], _order(values)
+    place = workplace(request, values, order.names, "copy")
     source = Body(request, site.upload_timeout, "copy")
-    fetching = None if site.fetch is None else Fetching(site.fetch, FetchLimits(size=site.max_import_bytes))
 
     async def work() -> Copied:
         async with (
-            local.scratch() as place,
-            contexts.entered(lambda: taken_in(source, place, limits=limits)) as tree,
+            place.local.scratch() as scratch,
+            contexts.entered(lambda: taken_in(source, scratch, limits=place.limits)) as tree,
         ):
-            workshop = LocalWorkshop(local, site.exporter.mounts, tree, hashing, limits, fetching)
-            return await copying.copied(order, workshop=workshop, look_up=look_up, naming=local)
+            workshop = place.workshop(tree)
+            return await copying.copied(order, workshop=workshop, look_up=place.look_up, naming=place.local)
 
     # In the service's own task group: a client that leaves cannot tear it, it can only make it fail.
     with Slot(site.builds) as slot:

@@ -29,7 +29,8 @@ def decided(request: web.Request, plan: ExportPlan, asked: Asked, values: Mappin
     """The plan with the content coding that the client gets, and whether it is outlined.
 
     An archive that is compressed on its way has neither a length nor a version, so who wants either, or a range, gets
-    it as it is. InvalidRequest or Unsupported for `length=known` where it cannot be.
+    it as it is; and so does a browser, whose own progress and resume need both. InvalidRequest or Unsupported for
+    `length=known` where it cannot be.
     """
     length = values.get("length", Length.AUTO)
     if length is Length.KNOWN:
@@ -38,7 +39,8 @@ def decided(request: web.Request, plan: ExportPlan, asked: Asked, values: Mappin
     coding = negotiate.coding(lines)
     possible = plan.outline is not None and plan.compression is Compression.NONE
     possible = possible and (length is Length.KNOWN or (length is Length.AUTO and plan.steady))
-    if possible and coding is not Compression.NONE and (length is Length.KNOWN or asked.plain):
+    plain = length is Length.KNOWN or asked.plain or _browser(request)
+    if possible and coding is not Compression.NONE and plain:
         if negotiate.identity(lines):
             coding = Compression.NONE
         elif length is Length.KNOWN:
@@ -46,6 +48,11 @@ def decided(request: web.Request, plan: ExportPlan, asked: Asked, values: Mappin
     if plan.compression is Compression.NONE:
         plan = replace(plan, coding=coding)
     return plan, possible and coding is Compression.NONE
+
+
+def _browser(request: web.Request) -> bool:
+    """Whether somebody follows a link: all browsers would rather have a page, and no program would."""
+    return "text/html" in ",".join(request.headers.getall(hdrs.ACCEPT, ())).lower()
 
 
 def _possible(plan: ExportPlan, values: Mapping[str, Any]) -> None:

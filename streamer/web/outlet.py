@@ -15,11 +15,10 @@ from aiohttp import web
 
 from streamer.errors import Stalled
 from streamer.export.exporter import ExportStream
+from streamer.pace import ENOUGH
 
 _PIECE = 512 << 10
 """Bytes sent at a time, so that no client keeps the event loop from the others for long."""
-_ENOUGH = 64 << 10
-"""Bytes that a client has to take for its time to begin anew."""
 
 
 class Outlet:
@@ -150,7 +149,7 @@ class Outlet:
             self._seen, self._blocked = self._written, 0.0
             if waits:
                 self._since = now
-        if waits and blocked > 0.9 * self._limit and took < _ENOUGH:
+        if waits and blocked > 0.9 * self._limit and took < ENOUGH:
             self._stalled = True
             self._break()
             return
@@ -163,7 +162,7 @@ class Outlet:
             self._break()
         self._release()
         if self._stalled and isinstance(error, ConnectionError):
-            raise Stalled(f"the client took less than {_ENOUGH} bytes in {self._limit:g} seconds") from error
+            raise Stalled(f"the client took less than {ENOUGH} bytes in {self._limit:g} seconds") from error
 
 
 class SecuredOutlet(Outlet):

@@ -54,7 +54,7 @@ def headers(plan: ExportPlan, outline: Outline | None = None, *, length: bool = 
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="{plan.filename}"',
         hdrs.CACHE_CONTROL: "no-store" if etag is None else "private, no-cache",
         hdrs.ACCEPT_RANGES: "none" if etag is None else "bytes",
-        hdrs.VARY: hdrs.ACCEPT_ENCODING,
+        hdrs.VARY: f"{hdrs.ACCEPT_ENCODING}, {hdrs.ACCEPT}",  # browsers get what can be resumed (`lengths`)
         "X-Content-Type-Options": "nosniff",
     }
     if plan.coding is not Compression.NONE:

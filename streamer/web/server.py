@@ -180,7 +180,7 @@ async def listening(
         for each in inherited:
             await server.start(each)
         for address in wanted:
-            listener = sockets.bound(address, protection)
+            listener = await sockets.bound(address, protection)
             if address.path is not None:
                 ours[address.path] = sockets.identity(address.path)
             await server.start(listener)
@@ -189,8 +189,9 @@ async def listening(
         with anyio.move_on_after(_CLEANUP, shield=True):
             await server.close_listeners()
             await runner.cleanup()
-        for path, identity in ours.items():
-            sockets.remove(path, identity)
+        with anyio.CancelScope(shield=True):
+            for path, identity in ours.items():
+                await sockets.remove(path, identity)
 
 
 def _check_inherited(listener: socket.socket, protection: Protection) -> None:

@@ -9,15 +9,14 @@ import anyio
 import anyio.from_thread
 from aiohttp import web
 
-from streamer.errors import Draining, InvalidArchive, Stalled, Unsupported
+from streamer.errors import Draining, InvalidArchive, Unsupported
+from streamer.pace import Pace
 from streamer.stores.base import ArchiveKind
 from streamer.stores.values import image_value
 from streamer.tar.reader import Limits
 from streamer.web import permitted
 from streamer.web.callers import CALLER
 from streamer.web.site import SITE
-
-_ENOUGH = 64 << 10
 
 
 class Body:
@@ -29,9 +28,7 @@ class Body:
     def __init__(self, request: web.Request, silence: float, purpose: str = "import") -> None:
         self._purpose = purpose
         self._content = request.content
-        self._silence = silence
-        self._patience = silence
-        self._came = 0
+        self._pace = Pace(silence, f"cannot {purpose}")
         self._rest = b""
 
     def read(self, size: int) -> bytes:
@@ -42,16 +39,9 @@ class Body:
         return data
 
     async def receive(self) -> bytes:
-        """What came next. Only waiting counts against the client, and only `_ENOUGH` bytes renew its time: one byte now
-        and then would keep an import open for ever."""
-        began = anyio.current_time()
+        """What came next; Stalled if the client is slower than its pace."""
         try:
-            with anyio.fail_after(self._patience):
-                data = await self._content.readany()
-        except TimeoutError:
-            raise Stalled(
-                f"cannot {self._purpose}: less than {_ENOUGH} bytes came in {self._silence:g} seconds"
-            ) from None
+            return await self._pace.wait(self._content.readany)
         except (web.RequestPayloadError, web.PayloadAccessError, OSError) as error:
             raise InvalidArchive(f"cannot {self._purpose}: the upload ended before its end") from error
         except asyncio.CancelledError as error:
@@ -59,11 +49,6 @@ class Body:
             if self._content.exception() is not error:
                 raise
             raise Draining(f"cannot {self._purpose}: the service is shutting down") from error  # noqa: ASYNC104
-        self._came += len(data)
-        self._patience -= anyio.current_time() - began
-        if self._came >= _ENOUGH:
-            self._came, self._patience = 0, self._silence
-        return data
 
 
 async def post(request: web.Request, values: dict[str, Any]) -> web.Response:

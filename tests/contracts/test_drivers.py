@@ -107,12 +107,13 @@ def keep(request: pytest.FixtureRequest) -> Keep:
 
 @pytest.fixture
 def table() -> Iterator[MountTable]:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     table = MountTable()
     yield table
     counts = table.statistics()
     assert (counts.leases, counts.mounts) == (0, 0)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    # What a test before left to the garbage collector may have gone meanwhile.
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 @contextmanager

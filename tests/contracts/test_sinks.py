@@ -29,7 +29,7 @@ MiB = 1 << 20
 PART = 5 * MiB
 DATA = random.Random(1).randbytes(PART * 2 + 12_345)
 ACCESS = Access(
-    path_style=True, plain=True, patience=Patience(tries=3, first_pause=0.01, longest_pause=0.05, answer=20)
+    path_style=True, plain=True, patience=Patience(tries=3, first_pause=0.01, longest_pause=0.05, answer=60)
 )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from support import confined, images
 from support.confined import BOTH
 from support.docker_roots import DockerRoot
 from support.manifests import ROOT, program
+from support.ports import ports
 
 from streamer.settings import Settings
 
 COMPOSE = ROOT / "deploy/compose"
 TEXT = (COMPOSE / "compose.yaml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
+NOT_FOUND = 3
+"""How `streamer export` ends where there is no such bucket."""
 
 
 def checked(text: str) -> None:
@@ -111,14 +114,19 @@ def test_all_secrets_are_made(secrets: Path) -> None:
     assert (secrets / "token").read_text().startswith("streamer_")
 
 
-def test_the_bucket_takes_an_export(secrets: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def free() -> Iterator[list[int]]:
+    with ports(8) as found:
+        yield found
+
+
+def test_the_bucket_takes_an_export(secrets: Path, free: list[int], tmp_path: Path) -> None:
     """SeaweedFS with the flags of the compose file, streamer with its environment: paths and ports apart."""
     weed = program("weed")
     seaweedfs, streamer = FILE["services"]["seaweedfs"], FILE["services"]["streamer"]
-    ports = free(8)
     moved = {
         "-dir=/data": f"-dir={tmp_path / 'objects'}",
-        "-s3.port=8333": f"-s3.port={ports[0]}",
+        "-s3.port=8333": f"-s3.port={free[0]}",
         "-s3.config=/run/secrets/s3": f"-s3.config={secrets / 's3.json'}",
         "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1",
     }
@@ -128,7 +136,7 @@ def test_the_bucket_takes_an_export(secrets: Path, tmp_path: Path) -> None:
     # Of its own in a container, but not on the machine of the tests.
     further = [f"-{name}={port}" for name, port in zip(
         ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
-         "s3.port.grpc"), ports[1:], strict=True)]  # fmt: skip
+         "s3.port.grpc"), free[1:], strict=True)]  # fmt: skip
     server = subprocess.Popen(
         [weed, *(moved.get(each, each) for each in seaweedfs["command"]), *further],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
@@ -137,12 +145,12 @@ def test_the_bucket_takes_an_export(secrets: Path, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     with ExitStack() as stack:
-        stack.callback(server.wait, 30)
+        stack.callback(server.wait, 60)
         stack.callback(server.kill)
         (health,) = (part for part in seaweedfs["healthcheck"]["test"] if part.startswith("http"))
-        healthy(health.replace("8333", str(ports[0])))
+        healthy(health.replace("8333", str(free[0])))
         environment = {
-            name: value.replace("http://seaweedfs:8333", f"http://127.0.0.1:{ports[0]}").replace(
+            name: value.replace("http://seaweedfs:8333", f"http://127.0.0.1:{free[0]}").replace(
                 "/run/secrets/aws", str(secrets / "aws")
             )
             for name, value in streamer["environment"].items()
@@ -161,13 +169,18 @@ def test_the_bucket_takes_an_export(secrets: Path, tmp_path: Path) -> None:
             "s3://other/a.tar": {},
             "s3://exports/b.tar": {"AWS_SHARED_CREDENTIALS_FILE": os.devnull},
         }.items():
-            done = subprocess.run(
-                [*export, destination],
-                env=confined.environment(**{**environment, "STREAMER_PART_SIZE": "5", **more}),
-                capture_output=True,
-                timeout=60,
-                check=False,
-            )
+            end = time.monotonic() + 90
+            while True:
+                done = subprocess.run(
+                    [*export, destination],
+                    env=confined.environment(**{**environment, "STREAMER_PART_SIZE": "5", **more}),
+                    capture_output=True,
+                    timeout=120,
+                    check=False,
+                )
+                # Its bucket comes a moment after it says that it is healthy.
+                if done.returncode != NOT_FOUND or time.monotonic() > end:
+                    break
             outcomes[destination] = done.returncode
         assert outcomes == {"s3://exports/a.tar": 0, "s3://other/a.tar": 8, "s3://exports/b.tar": 8}
 
@@ -188,29 +201,20 @@ def test_streamer_starts_with_its_environment(secrets: Path, tmp_path: Path) -> 
         url = f"http://127.0.0.1:{address.rpartition(':')[2]}/v1/images/a:1/archive"
         token = (secrets / "token").read_text().strip()
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.read()
         for headers in ({}, {"Authorization": f"Bearer {token}x"}):
             with pytest.raises(urllib.error.HTTPError, match="401") as refused:
-                urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10)
+                urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
             refused.value.close()
 
 
 def healthy(url: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=30):
                 return
         except (urllib.error.URLError, ConnectionError):
             assert time.monotonic() < end, f"{url} does not answer"
             time.sleep(0.05)
-
-
-def free(count: int) -> list[int]:
-    """As many ports that nobody listens on."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports

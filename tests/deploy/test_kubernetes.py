@@ -221,7 +221,7 @@ def status(address: str, path: str, token: str = "", host: str = "") -> int:
         if value:
             request.add_header(name, value)
     try:
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+        with urllib.request.urlopen(request, context=context, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -260,7 +260,7 @@ def test_the_nodes_container_starts(tmp_path: Path) -> None:
         issued = confined.run(confined.streamer("token", "new", "prometheus", "--kinds", "metrics"))
         token = issued.stderr.decode().split()[-1]
         secret(tokens, {"tokens.toml": issued.stdout})
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while status(address, "/metrics", token, "streamer.streamer.svc") == 401 and time.monotonic() < end:
             time.sleep(0.1)
         assert status(address, "/metrics", token, "streamer.streamer.svc") == 200
@@ -294,5 +294,5 @@ def test_the_sidecar_starts_before_there_is_an_image() -> None:
             made = images.image(images.layer(images.file("a", b"a")), names=["a:1"])
             images.unpack_to(images.oci(made), shared)  # the application writes its image
             assert probed("/readyz") == 0
-            with urllib.request.urlopen(f"{address}/v1/images/a:1/archive", timeout=10) as answer:
+            with urllib.request.urlopen(f"{address}/v1/images/a:1/archive", timeout=60) as answer:
                 assert answer.read()

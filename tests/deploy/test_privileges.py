@@ -151,7 +151,7 @@ def test_in_a_user_namespace_nothing_of_roots_stores_is_read(store: Store, quest
         ("unshare", "--user", "--map-root-user", "--mount", *export),
         env=confined.environment(),
         capture_output=True,
-        timeout=60,
+        timeout=120,
         cwd="/",
         check=False,
     )
@@ -176,7 +176,7 @@ def test_stores_are_found_by_a_user_with_capabilities(store: Store) -> None:
             ("unshare", "--mount", "sh", "-c", over, "/var/lib/docker", *inside),
             env=confined.environment(STREAMER_DISCOVER="1", STREAMER_STATE="/nowhere", STORE=str(store.root.path)),
             capture_output=True,
-            timeout=60,
+            timeout=120,
             check=False,
             cwd="/",
         )

@@ -26,7 +26,7 @@ from support.engines import needs
 UNITS = ROOT / "deploy/systemd"
 EXPOSURE = 3.0
 """Of 10. What is left is what it is for: mounting, reading everybody's files, sockets, root (see deploy/README.md)."""
-READY = 20.0
+READY = 90.0
 
 _NEEDED = ("sysinit", "basic", "sockets", "shutdown", "multi-user", "network")
 """Targets that the units stand on, here without what they would start of the machine's own."""
@@ -124,7 +124,7 @@ class Machine:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-        self._process.wait(10)
+        self._process.wait(60)
 
     def run(self, *command: str, check: bool = True) -> str:
         return self.bytes(*command, check=check).decode()
@@ -132,7 +132,7 @@ class Machine:
     def bytes(self, *command: str, check: bool = True) -> bytes:
         """What a command in there writes to its standard output."""
         enter = ("nsenter", f"--target={self._first}", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--")
-        done = subprocess.run([*enter, *command], capture_output=True, timeout=60, check=False)
+        done = subprocess.run([*enter, *command], capture_output=True, timeout=120, check=False)
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
 

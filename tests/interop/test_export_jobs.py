@@ -162,7 +162,7 @@ def test_drained_it_goes_on_where_it_was(kept: S3Kept, expected: bytes, serving:
         id = submitted(server.port, f"s3://{kept.bucket}/drained.tar")
         gate.reached()
         server.process.send_signal(signal.SIGTERM)
-        assert server.ends(30) == 0, server.log
+        assert server.ends() == 0, server.log
     assert left(kept) == ["drained.tar"]
     with gated(kept.url, parts + 1) as gate:
         server = serving(AWS_ENDPOINT_URL=gate.way.url)
@@ -175,7 +175,7 @@ def test_drained_it_goes_on_where_it_was(kept: S3Kept, expected: bytes, serving:
 
 def test_drained_in_time_it_ends(kept: S3Kept, expected: bytes, serving: Callable[..., Serving]) -> None:
     with gated(kept.url, 2) as gate:
-        server = serving(STREAMER_DRAIN_TIMEOUT="60", STREAMER_UPLOAD_CONCURRENCY="2", AWS_ENDPOINT_URL=gate.way.url)
+        server = serving(STREAMER_DRAIN_TIMEOUT="100", STREAMER_UPLOAD_CONCURRENCY="2", AWS_ENDPOINT_URL=gate.way.url)
         submitted(server.port, f"s3://{kept.bucket}/in-time.tar")
         gate.reached()
         with Client(server.port) as other:
@@ -184,15 +184,17 @@ def test_drained_in_time_it_ends(kept: S3Kept, expected: bytes, serving: Callabl
             server.process.send_signal(signal.SIGTERM)
             refused(other)
         gate.open()
-        assert server.ends(60) == 0
+        assert server.ends(100) == 0
     assert kept_bytes(kept, "in-time.tar") == expected
     assert left(kept) == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_drained_with_downloads_everything_ends(kept: S3Kept, expected: bytes, serving: Callable[..., Serving]) -> None:
     """20 downloads and 5 jobs are under way: nothing new is taken, all of them end, and the status says so."""
-    server = serving(STREAMER_DRAIN_TIMEOUT="60", STREAMER_MAX_JOBS="5")
+    # Whoever is read last waits for all the others.
+    server = serving(STREAMER_DRAIN_TIMEOUT="250", STREAMER_STALL_TIMEOUT="250", STREAMER_MAX_JOBS="5")
     keys = [f"with-downloads/{number}.tar" for number in range(5)]
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(server.port)) for _ in range(20)]
@@ -208,7 +210,7 @@ def test_drained_with_downloads_everything_ends(kept: S3Kept, expected: bytes, s
         server.process.send_signal(signal.SIGTERM)
         refused(other)
         assert all(client.ends_cleanly() for client in clients)
-    assert server.ends(60) == 0
+    assert server.ends(250) == 0
     for key in keys:
         assert kept_bytes(kept, key) == expected
     assert left(kept) == []
@@ -216,7 +218,7 @@ def test_drained_with_downloads_everything_ends(kept: S3Kept, expected: bytes, s
 
 def running(port: int, count: int) -> None:
     """Back once so many jobs run, or have ended."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while (
         sum(job["state"] != "queued" for job in asked(port, "GET", "/v1/exports?destination=s3://exports/with")[1])
         < count
@@ -226,7 +228,7 @@ def running(port: int, count: int) -> None:
 
 def refused(client: Client) -> None:
     """Back once the server refuses new downloads and jobs on a connection that was open before."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         client.request("/v1/images/big:1/archive", "GET", "Range: bytes=0-0\r\n")
         answer = client.answer()

@@ -66,14 +66,16 @@ def mounted(base: Path, lowers: list[Path], upper: Path | None = None) -> Iterat
         options += f",upperdir={upper},workdir={base / 'work'}"
     process = subprocess.Popen(["fuse-overlayfs", "-f", "-o", options, target], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not os.path.ismount(target):
             assert process.poll() is None and time.monotonic() < deadline, "fuse-overlayfs did not mount"
             time.sleep(0.005)
         yield target
     finally:
         subprocess.run(["umount", target], check=True)
-        process.wait(timeout=10)
+        # Mount namespaces that other tests made meanwhile have a copy, and it would not end before the last of them.
+        process.terminate()
+        process.wait(timeout=60)
 
 
 @pytest.fixture

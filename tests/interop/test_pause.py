@@ -170,10 +170,10 @@ def test_a_server_that_ends_in_mid_stream(box: Box, tmp_path: Path, number: sign
         assert client.read(4096)
         assert box.stands()
         server.process.send_signal(number)
-        assert server.ends(20) == status
+        assert server.ends() == status
         assert not client.ends_cleanly()
         assert box.runs()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while box.status() != "running":
             assert time.monotonic() < deadline
         if number == signal.SIGTERM:

@@ -70,7 +70,7 @@ LEAVING: dict[str, Callable[[Client], None]] = {
 
 
 async def idle(running: Served, state: Path) -> None:
-    with anyio.fail_after(60):
+    with anyio.fail_after(100):
         await running.background.idle()
     assert os.listdir(state / "staging") == []
     assert running.exporter.mounts.statistics().leases == 0

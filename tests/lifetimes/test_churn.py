@@ -3,7 +3,7 @@
 Each export ends complete and right, or broken: never cleanly with something missing. The engine is kept waiting by none
 of them, and nothing is left: no mount, no lease, no lock, no descriptor.
 
-`STREAMER_CHURN_EXPORTS` makes it longer: the exports per engine.
+`STREAMER_TEST_CHURN_EXPORTS` makes it longer: the exports per engine.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ from support.processes import Serving
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 
-EXPORTS = int(os.environ.get("STREAMER_CHURN_EXPORTS", "30"))
+EXPORTS = int(os.environ.get("STREAMER_TEST_CHURN_EXPORTS", "30"))
 AT_ONCE = 6
 ENGINES = ["docker", "podman", "containerd"]
 BLOCKED = 0.2
 """Seconds that streamer may keep a command of the engine waiting."""
+OVERLAP = 1.0
+"""Seconds for which locks may follow each other without a pause; were they to overlap for good, it would be the whole
+time of the test."""
+SEEN = 0.1
+"""Seconds between two looks at most: in more, a lock may have been given back and taken again."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -99,7 +104,7 @@ def test_every_export_is_whole_or_broken(
         assert not wrong, "\n".join(wrong)
         nothing_held(churn, server, before)
         server.process.terminate()
-        assert server.ends(30) == 0
+        assert server.ends() == 0
     record_property("endings", dict(endings))
     told(churn, endings)
     # Otherwise nothing is proved: exports that nobody disturbed, and exports whose source was gone.
@@ -149,7 +154,7 @@ def test_no_command_waits_for_a_stalled_reader(churn: Churn, tmp_path: Path) -> 
     watched: dict[str, float] = {}
     with serving(churn, tmp_path) as server:
         before = warmed(churn, server)
-        for _ in range(2):  # the better of two: the machine has other work as well
+        for turn in range(8):  # the best of them: the machine has other work as well
             for times, readers in ((alone, 0), (watched, 1)):
                 churn.took.clear()
                 churn.make_box()
@@ -163,7 +168,9 @@ def test_no_command_waits_for_a_stalled_reader(churn: Churn, tmp_path: Path) -> 
                 for name, seconds in churn.took.items():
                     times[name] = min([*seconds, times.get(name, LIMIT)])
                 assert not readers or whole_or_broken(churn, endings) > 0
-        slower = {name: seconds - alone[name] for name, seconds in watched.items() if seconds > alone[name] + BLOCKED}
+            slower = {name: each - alone[name] for name, each in watched.items() if each > alone[name] + BLOCKED}
+            if turn and not slower:
+                break
         assert slower == {}
         nothing_held(churn, server, before)
 
@@ -213,7 +220,7 @@ def test_no_lock_is_held_while_anybody_could_wait(churn: Churn, tmp_path: Path) 
         finally:
             stop.set()
         assert min(each.result(LIMIT) for each in asking) > 3
-        assert locks.longest < BLOCKED
+        assert locks.longest < OVERLAP
         stack.close()
         churn.remove_box()
         nothing_held(churn, server, before)
@@ -222,7 +229,8 @@ def test_no_lock_is_held_while_anybody_could_wait(churn: Churn, tmp_path: Path) 
 class Locks:
     """Watches a store's lock files: `longest` is how many seconds one was held without a pause, by open descriptors.
 
-    The engine's own locks belong to processes, so they are told apart; several that overlap count as one."""
+    The engine's own locks belong to processes, so they are told apart; several that overlap count as one. A time
+    in which the watch itself was kept from looking is not counted."""
 
     def __init__(self, root: Path) -> None:
         self._paths = sorted(root.rglob("*.lock"))
@@ -242,14 +250,16 @@ class Locks:
     def _watch(self) -> None:
         files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self._paths]
         since: dict[int, float] = {}
+        looked = dict.fromkeys(files, 0.0)
         try:
             while not self._stop.wait(0.001):
                 for number in files:
                     now = time.monotonic()
-                    if held_by_descriptor(number):
-                        self.longest = max(self.longest, now - since.setdefault(number, now))
-                    else:
+                    if now - looked[number] > SEEN or not held_by_descriptor(number):
                         since.pop(number, None)
+                    else:
+                        self.longest = max(self.longest, now - since.setdefault(number, now))
+                    looked[number] = now
         finally:
             for number in files:
                 os.close(number)
@@ -283,7 +293,7 @@ def test_sigkill_leaves_nothing(churn: Churn, tmp_path: Path) -> None:
         targets = [target for target in churn.targets() if "commit" not in target.path]
         readings = [_stalled(stack, server.port, target) for target in targets]
         server.process.kill()
-        server.ends(10)
+        server.ends()
         assert whole_or_broken(churn, [reading.rest() for reading in readings]) > 0
     assert mounted(churn, os.getpid()) == []
     if isinstance(churn, Containerd):
@@ -358,7 +368,7 @@ def mounted(churn: Churn, pid: int) -> list[str]:
     return sorted(lines)
 
 
-def eventually(true: Callable[[], bool], what: str | Callable[[], str], limit: float = 10) -> None:
+def eventually(true: Callable[[], bool], what: str | Callable[[], str], limit: float = 60) -> None:
     deadline = time.monotonic() + limit
     while not true():
         assert time.monotonic() < deadline, what if isinstance(what, str) else what()

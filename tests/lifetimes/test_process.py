@@ -65,49 +65,41 @@ def under_way(port: int) -> Client:
 def test_an_idle_server_ends_at_once(serving):
     server = serving()
     server.process.send_signal(signal.SIGINT)
-    assert server.ends(10) == 0
+    assert server.ends() == 0
 
 
 def test_drain_lets_an_open_download_finish(serving):
     server = serving()
     with under_way(server.port) as client:
         server.process.terminate()
-        with pytest.raises(ConnectionError):  # nothing new is accepted
-            for _ in range(100):
-                Client(server.port).close()
-                time.sleep(0.05)
+        server.refuses()
         assert client.ends_cleanly()
-    assert server.ends(15) == 0
+    assert server.ends() == 0
 
 
 def test_drain_refuses_new_exports_on_open_connections(serving):
-    server = serving(STREAMER_DRAIN_TIMEOUT="20")
+    server = serving(STREAMER_DRAIN_TIMEOUT="100")
     with under_way(server.port) as client, Client(server.port) as kept:
         kept.request("/healthz")
         assert kept.answer().status == 200
         server.process.terminate()
-        kept_refused = None
-        for _ in range(100):
-            kept.request(TARGET, method="GET")
-            answer = kept.answer()
-            if answer.status == 503:
-                kept_refused = answer
-                break
-            time.sleep(0.05)
-        assert kept_refused is not None
-        assert json.loads(kept_refused.body)["code"] == "draining"
-        assert int(kept_refused.headers["retry-after"]) > 0
+        server.refuses()
+        kept.request(TARGET, method="GET")
+        refused = kept.answer()
+        assert refused.status == 503
+        assert json.loads(refused.body)["code"] == "draining"
+        assert int(refused.headers["retry-after"]) > 0
         kept.request("/readyz")
         assert kept.answer().status == 503
         assert client.ends_cleanly()
-    assert server.ends(15) == 0
+    assert server.ends() == 0
 
 
 def test_a_drain_that_takes_too_long_breaks_what_is_open(serving):
     server = serving(STREAMER_DRAIN_TIMEOUT="0.3")
     with under_way(server.port) as client:
         server.process.terminate()
-        assert server.ends(15) == 1
+        assert server.ends() == 1
         assert not client.ends_cleanly()
 
 
@@ -115,12 +107,9 @@ def test_a_second_signal_breaks_what_is_open(serving):
     server = serving(STREAMER_DRAIN_TIMEOUT="600")
     with under_way(server.port) as client:
         server.process.terminate()
-        with pytest.raises(ConnectionError):
-            for _ in range(100):
-                Client(server.port).close()
-                time.sleep(0.05)
+        server.refuses()
         server.process.terminate()
-        assert server.ends(15) == 1
+        assert server.ends() == 1
         assert not client.ends_cleanly()
 
 
@@ -128,7 +117,7 @@ def test_sigkill_leaves_nothing_and_the_next_start_serves(serving, state):
     server = serving()
     with under_way(server.port) as client:
         server.process.kill()
-        assert server.ends(10) == -signal.SIGKILL
+        assert server.ends() == -signal.SIGKILL
         assert not client.ends_cleanly()
     assert mounts_of(state) == []
     again = serving()
@@ -146,12 +135,12 @@ def test_sigkill_during_an_upload_leaves_nothing(serving, state):
     with Client(server.port) as client:
         client.request("/v1/images?name=half:1", method="POST", headers=f"Content-Length: {len(rootfs)}\r\n")
         client.send(rootfs[: len(rootfs) // 2])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not any((state / "staging").iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         server.process.kill()
-        server.ends(10)
+        server.ends()
     again = serving()
     with Client(again.port) as client:
         client.request("/v1/images/half:1/archive", method="HEAD")

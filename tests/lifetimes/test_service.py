@@ -66,24 +66,16 @@ def under_way(port: int) -> Client:
     return client
 
 
-def draining(server: Serving) -> None:
-    """Waits until nothing new is accepted."""
-    with pytest.raises(ConnectionError):
-        for _ in range(200):
-            Client(server.port).close()
-            time.sleep(0.05)
-
-
 @pytest.mark.root
 @pytest.mark.parametrize("stalled", [0, 3])
 def test_twenty_downloads_end_or_are_broken_off_and_the_status_says_which(serving, state, stalled: int) -> None:
-    server = serving(STREAMER_DRAIN_TIMEOUT="3" if stalled else "60")
+    server = serving(STREAMER_DRAIN_TIMEOUT="20" if stalled else "100")
     clients = [under_way(server.port) for _ in range(20)]
     kept = Client(server.port)
     kept.request("/readyz")
     assert kept.answer().status == 200
     server.process.terminate()
-    draining(server)
+    server.refuses()
     for target in ("/readyz", TARGET, f"{TARGET}?length=unknown"):
         kept.request(target)
         answer = kept.answer()
@@ -96,7 +88,7 @@ def test_twenty_downloads_end_or_are_broken_off_and_the_status_says_which(servin
     for each in reading:
         each.join()
     assert ended == [True] * (20 - stalled), "whoever goes on reading gets everything"
-    assert server.ends(30) == (1 if stalled else 0)
+    assert server.ends(100) == (1 if stalled else 0)
     assert not any(client.ends_cleanly() for client in clients[:stalled])
     assert mounts_of(state) == []
     for client in (*clients, kept):
@@ -106,7 +98,7 @@ def test_twenty_downloads_end_or_are_broken_off_and_the_status_says_which(servin
 
 
 def wait_for(server: Serving, event: str, count: int = 1) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while sum(f'"{event}"' in line for line in server.log) < count:
         assert time.monotonic() < deadline, server.log
         time.sleep(0.02)
@@ -126,13 +118,15 @@ def test_tokens_and_certificates_are_read_again(serving, tmp_path: Path) -> None
             return client.head().status
 
     assert status("old") == 200
-    keys.path.write_text("")
-    keys.add("new", scope(["list"]))
+    # In one step: the server looks every second, and what is only half written is a change of its own.
+    fresh = Keys(tmp_path / "fresh")
+    keys.secrets["new"] = fresh.add("new", scope(["list"]))
+    fresh.path.replace(keys.path)
     server.process.send_signal(signal.SIGHUP)  # at once; and without it within a second
     wait_for(server, "tokens reloaded")
     assert (status("old"), status("new")) == (401, 200)
     certificates.write(tmp_path, certificates.leaf("localhost", of="others"))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while True:
         try:
             assert status("new", "others") == 200
@@ -144,7 +138,7 @@ def test_tokens_and_certificates_are_read_again(serving, tmp_path: Path) -> None
     wait_for(server, "tokens not reloaded")
     assert status("new", "others") == 200
     server.process.terminate()
-    assert server.ends(15) == 0
+    assert server.ends() == 0
 
 
 def test_an_address_that_others_reach_needs_to_know_who_asks(state, tmp_path: Path) -> None:
@@ -216,13 +210,13 @@ def test_started_by_a_service_manager(state: Path, tmp_path: Path) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
     ):
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(60)
         listener.set_inheritable(True)
         environment = {
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "NOTIFY_SOCKET": str(tmp_path / "notify"),
-            "WATCHDOG_USEC": "60000000",
+            "WATCHDOG_USEC": "600000000",
         }
         process = subprocess.Popen(
             [sys.executable, "-c", START, str(listener.fileno()), str(state)],
@@ -244,6 +238,6 @@ def test_started_by_a_service_manager(state: Path, tmp_path: Path) -> None:
                 assert manager.recv(1000).startswith(b"READY=1")
                 process.terminate()
                 assert manager.recv(1000).startswith(b"STOPPING=1")
-                assert process.wait(15) == 0
+                assert process.wait(60) == 0
             finally:
                 process.kill()

@@ -127,7 +127,7 @@ async def test_a_client_that_drops_after_everything(tmp_path: Path, cancellation
                     getattr(client, how)()
 
             await asyncio.to_thread(drop, delay)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await uploads.running.background.idle()
             for image in await uploads.store.images():
                 assert image.id == LARGE.id
@@ -140,7 +140,7 @@ async def test_a_client_that_drops_after_everything(tmp_path: Path, cancellation
 
 @pytest.mark.parametrize("offset", [0, 100, len(LARGE_ARCHIVE) // 2])
 async def test_a_client_that_stalls(tmp_path: Path, cancellation: bool, offset: int) -> None:
-    async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=0.3) as uploads:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=1) as uploads:
 
         def stall() -> None:
             with Client(uploads.port) as client:
@@ -149,7 +149,7 @@ async def test_a_client_that_stalls(tmp_path: Path, cancellation: bool, offset: 
                 answer = client.answer()
                 members = problem(answer)
                 assert (answer.status, members["code"]) == (408, "stalled")
-                assert "0.3 seconds" in members["detail"]
+                assert "1 seconds" in members["detail"]
                 assert answer.headers["connection"] == "close"
 
         await asyncio.to_thread(stall)
@@ -157,7 +157,7 @@ async def test_a_client_that_stalls(tmp_path: Path, cancellation: bool, offset: 
 
 async def test_stalled_clients_do_not_keep_others_out(tmp_path: Path, cancellation: bool) -> None:
     """More of them than imports may run at once."""
-    async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=0.3) as uploads:
+    async with nothing_left(tmp_path / "state", cancellation=cancellation, upload_timeout=1) as uploads:
 
         def stall() -> None:
             with Client(uploads.port) as client:
@@ -231,7 +231,7 @@ async def test_many_clients_that_drop_at_once(tmp_path: Path, cancellation: bool
             for number in range(20):
                 tasks.start_soon(asyncio.to_thread, drop, number * 100_000 + 1)
         # More than may wait at once: until the server has seen them leave, it says that it is busy.
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while (await uploads.post(GOOD_ARCHIVE)).status == 503:
                 await anyio.sleep(0.01)
         await uploads.store.remove_image("good:1")
@@ -246,16 +246,16 @@ async def test_shutting_down_under_open_uploads(tmp_path: Path, cancellation: bo
             begin(client, "length")
             client.send(LARGE_ARCHIVE[: len(LARGE_ARCHIVE) // 2])
             halfway.set()
-            assert stopped.wait(20)
+            assert stopped.wait(60)
             assert client.read(12) in (b"", b"HTTP/1.1 503"), "an upload that was not whole succeeded"
 
     async with LocalStore.open(tmp_path) as store:
         empty = kept(tmp_path)
         async with anyio.create_task_group() as tasks:
-            with anyio.fail_after(15):
+            with anyio.fail_after(60):
                 async with served(store, cancellation=cancellation) as running:
                     tasks.start_soon(asyncio.to_thread, broken, running.port)
-                    await asyncio.to_thread(halfway.wait, 10)
+                    await asyncio.to_thread(halfway.wait, 60)
                 assert running.background.running == 0
             stopped.set()
         assert kept(tmp_path) == empty

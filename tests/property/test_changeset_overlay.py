@@ -96,7 +96,9 @@ def applied(target: bytes, archive: object, whiteouts: Whiteouts, lower: Layers 
 
 
 @pytest.mark.parametrize("options", ["index=off", "index=off,redirect_dir=on,metacopy=on"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(base_items=lowers, middle=mutations, top=mutations)
 def test_changes_of_an_upper_applied_give_the_merged_tree(
     options: str, base_items: list[object], middle: list[object], top: list[object]

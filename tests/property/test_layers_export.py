@@ -52,7 +52,9 @@ def session() -> Session:
 
 @pytest.mark.skipif(not native.available(), reason="there is no compiled walk")
 @pytest.mark.parametrize("options", ["index=off", "index=off,redirect_dir=on,metacopy=on"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(base_items=lowers, middle=mutations, top=mutations, path=st.sampled_from([b"", *PATHS]), seed=st.integers())
 def test_three_ways_to_read_layers_are_one(
     options: str, base_items: list[object], middle: list[object], top: list[object], path: bytes, seed: int

@@ -111,12 +111,16 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-common = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+common = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 MTIMES = st.sampled_from([None, None, 0, 10**9])
 
 
 @pytest.mark.skipif(not native.available(), reason="there is no compiled walk")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(entries=ENTRIES, mtime=MTIMES)
 def test_compiled_and_interpreted_are_one(
     entries: list[tuple[str, int, bytes, int, int, int]], mtime: int | None
@@ -238,7 +242,7 @@ def test_an_interrupted_part_leaves_nothing_open(way: str, tmp_path: Path) -> No
             for _ in range(taken):
                 next(part)
             part.close()  # type: ignore[attr-defined]
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_file_written_to_a_moment_ago_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def _run(command: Iterable[str], data: bytes) -> bytes:
     program, *arguments = command
     needs(program)
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    done = subprocess.run([program, *arguments], input=data, capture_output=True, env=environment, timeout=60)
+    done = subprocess.run([program, *arguments], input=data, capture_output=True, env=environment, timeout=120)
     complaint = done.stderr.decode(errors="replace")
     assert done.returncode == 0 and not complaint, f"{program} does not take the archive: {complaint}"
     return done.stdout

@@ -22,7 +22,7 @@ from support.images import encoded
 from support.payloads import Faults, saved, tar_of, tree
 from support.unpacking import filtered
 
-LIMIT = 60
+LIMIT = 120
 """Seconds after which nothing can be called slow any more: it hangs."""
 
 

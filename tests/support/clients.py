@@ -26,9 +26,9 @@ class Client:
 
     port: int
     receive_buffer: int | None = None
-    timeout: float = 20
+    timeout: float = 60
     socket: socket.socket = field(init=False)
-    _buffer: bytes = field(init=False, default=b"")
+    _buffer: bytearray = field(init=False, default_factory=bytearray)
     _length: int | None = field(init=False, default=None)
     """Bytes of the body that the last answer announced."""
     _came: int = field(init=False, default=0)
@@ -72,15 +72,14 @@ class Client:
         """Exactly `size` bytes of what comes, fewer only at the end of the connection."""
         while len(self._buffer) < size and self._more():
             pass
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+        return self._taken(size)
 
     def head(self) -> Answer:
         """Status and headers."""
         while b"\r\n\r\n" not in self._buffer:
             if not self._more():
                 raise ConnectionError("the connection ended before the headers did")
-        text, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        text = self._taken(self._buffer.index(b"\r\n\r\n") + 4)[:-4]
         first, *lines = text.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         self._length = int(headers["content-length"]) if "content-length" in headers else None
@@ -106,7 +105,8 @@ class Client:
         total, tail = 0, b""
         while self._buffer or self._more():
             total += len(self._buffer)
-            tail, self._buffer = (tail + self._buffer)[-5:], b""
+            tail = (tail + self._buffer[-5:])[-5:]
+            self._buffer.clear()
         length = answer.headers.get("content-length")
         return total, tail.endswith(b"0\r\n\r\n") if length is None else total == int(length)
 
@@ -114,7 +114,7 @@ class Client:
         """Reads to the end of the connection from anywhere inside a body: whether its final chunk came, or as many
         bytes as announced."""
         while (self._length is None or self._came < self._length) and self._more():
-            self._buffer = self._buffer[-5:]
+            del self._buffer[:-5]
         return self._buffer.endswith(b"0\r\n\r\n") if self._length is None else self._came >= self._length
 
     def _chunked(self) -> tuple[bytes, bool]:
@@ -135,8 +135,13 @@ class Client:
         while b"\r\n" not in self._buffer:
             if not self._more():
                 return None
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line
+        return self._taken(self._buffer.index(b"\r\n") + 2)[:-2]
+
+    def _taken(self, size: int) -> bytes:
+        """The first bytes of what came, which are away then."""
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
 
     def _more(self) -> bool:
         try:

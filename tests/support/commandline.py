@@ -20,7 +20,7 @@ def run(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[bytes]:
     """Runs `streamer ARGS` to its end, with pipes unless told otherwise."""
     if "input" not in kwargs:
         kwargs.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(_command(args), **{"timeout": 60, **_DEFAULTS, **kwargs}, env=_environment())
+    return subprocess.run(_command(args), **{"timeout": 120, **_DEFAULTS, **kwargs}, env=_environment())
 
 
 def start(*args: object, environment: Mapping[str, str] | None = None, **kwargs: Any) -> subprocess.Popen[bytes]:
@@ -43,12 +43,20 @@ class Terminal:
         os.close(self.master)
         os.close(self.slave)
 
-    def wait_for(self, text: bytes, timeout: float = 30) -> None:
+    def wait_for(self, text: bytes, timeout: float = 60) -> None:
         """Reads until the text was shown."""
         end = time.monotonic() + timeout
         while text not in self.shown:
             if not self._read(end - time.monotonic()):
                 raise AssertionError(f"{text!r} was not shown in {timeout} s, but {self.shown!r}")
+
+    def until_end_of(self, process: subprocess.Popen[bytes], timeout: float = 120) -> bytes:
+        """Everything shown by then. Read all the time: a terminal takes no more than it has room for."""
+        end = time.monotonic() + timeout
+        while process.poll() is None:
+            assert time.monotonic() < end, f"it did not end in {timeout} s, but showed {self.shown!r}"
+            self._read(0.05)
+        return self.drain()
 
     def drain(self) -> bytes:
         """Everything shown, once the process has ended."""

@@ -94,7 +94,7 @@ def run(
         env=environment(read_only, **more),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
         cwd="/",
     )
@@ -129,5 +129,5 @@ def serving(
             raise AssertionError(said.decode())
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0

@@ -65,11 +65,11 @@ class Box:
     def log(self) -> Path:
         return Path(os.fsdecode(self.record.snapshot.layers[0]), "z-log")
 
-    def runs(self, limit: float = 10) -> bool:
-        """Whether it goes on counting."""
+    def runs(self, limit: float = 60) -> bool:
+        """Whether it goes on counting, by more than the one number that it may have begun to write."""
         began = self._counted()
         deadline = time.monotonic() + limit
-        while self._counted() <= began:
+        while self._counted() <= began + 100:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.005)
@@ -105,7 +105,7 @@ class ContainerdBox(Box):
 
     def tell(self, command: str) -> None:
         if command == "wait":
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while self.status() != "exited":
                 assert time.monotonic() < deadline
                 time.sleep(0.005)

@@ -53,7 +53,7 @@ class Builder:
             },
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=120,
         )
         if self._engine.posted is None:
             raise RuntimeError(done.stderr.decode("utf-8", "replace"))

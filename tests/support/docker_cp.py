@@ -60,7 +60,7 @@ def golden(directory: bytes | str, *, contents: bool = True) -> bytes:
                     env={"DOCKER_HOST": f"unix://{address}", "DOCKER_CONFIG": scratch, "PATH": os.defpath},
                     check=True,
                     capture_output=True,
-                    timeout=60,
+                    timeout=120,
                 )
             finally:
                 engine.shutdown()

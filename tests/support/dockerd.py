@@ -29,7 +29,7 @@ def dockerd(
     command += ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--userland-proxy=false"]
     command += ["--config-file", home / "daemon.json", "--pidfile", home / "pid", "--host", f"unix://{home}/s"]
     command += ["--data-root", home / "data", "--exec-root", home / "exec"]
-    with engines.daemon(name, *command, answers=lambda: client("version", limit=5)) as pid:
+    with engines.daemon(name, *command, answers=lambda: client("version", limit=30)) as pid:
         yield client
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return  # killed by its test

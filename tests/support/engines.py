@@ -25,7 +25,7 @@ from typing import IO, Any
 import pytest
 from support import overlays
 
-READY = 30.0
+READY = 90.0
 """Seconds that a daemon has to answer, and to end."""
 
 # The binds that make the namespace private, then: say so and stay until the tests end.
@@ -60,7 +60,7 @@ class Command:
         """Where the engine keeps what it stores."""
 
     def __call__(
-        self, *arguments: object, stdin: bytes | IO[bytes] | None = None, limit: float = 60, fails: bool = False
+        self, *arguments: object, stdin: bytes | IO[bytes] | None = None, limit: float = 120, fails: bool = False
     ) -> bytes:
         """What the program writes to its standard output; AssertionError with its complaint if it fails.
 
@@ -187,11 +187,8 @@ def engines() -> Iterator[Engines]:
         made = Engines(home, holder.pid)
         yield made
     finally:
-        for pid in made.left() if made is not None else []:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        if made is not None:
+            _kill_all(made.left)
         _end(holder)
         holder.stdout.close()
         subprocess.run(["rm", "-rf", "--one-file-system", "--", home], check=False)
@@ -215,7 +212,7 @@ def containerd(engines: Engines) -> Iterator[Path]:
         f'[grpc]\n  address = "{address}"\n'
     )
     client = engines.command("ctr", "--address", address)
-    with engines.daemon("containerd", "containerd", "--config", config, answers=lambda: client("version", limit=5)):
+    with engines.daemon("containerd", "containerd", "--config", config, answers=lambda: client("version", limit=30)):
         yield address
 
 
@@ -237,7 +234,7 @@ def docker(engines: Engines, containerd: Path) -> Iterator[Command]:
     command += ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--userland-proxy=false"]
     command += ["--config-file", home / "daemon.json", "--pidfile", home / "pid", "--host", f"unix://{home}/s"]
     command += ["--data-root", home / "data", "--exec-root", home / "exec"]
-    with engines.daemon("dockerd", *command, answers=lambda: client("version", limit=5)):
+    with engines.daemon("dockerd", *command, answers=lambda: client("version", limit=30)):
         yield client
         containers = client.text("ps", "-aq").split()
         if containers:
@@ -268,6 +265,19 @@ def skopeo(engines: Engines) -> Command:
 @pytest.fixture(scope="session")
 def umoci(engines: Engines) -> Command:
     return engines.command("umoci")
+
+
+def _kill_all(left: Callable[[], list[int]]) -> None:
+    """Back once they are gone: who is about to die may still write."""
+    end = time.monotonic() + READY
+    while pids := left():
+        assert time.monotonic() < end, f"processes {pids} of the engines do not end"
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

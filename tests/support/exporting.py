@@ -10,7 +10,7 @@ from typing import Any
 
 def asked(port: int, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
     """Status, JSON and headers (in lower case) of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         data = None if body is None else json.dumps(body)
         extra = {"Content-Type": "application/json"} if data is not None else {}
@@ -32,7 +32,7 @@ def submitted(port: int, destination: str, kind: str = "image", ref: str = "big:
     return str(job["id"])
 
 
-def ended(port: int, id: str, limit: float = 60, **headers: str) -> Any:
+def ended(port: int, id: str, limit: float = 120, **headers: str) -> Any:
     """The job, once it ended."""
     end = time.monotonic() + limit
     while time.monotonic() < end:

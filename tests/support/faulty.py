@@ -72,6 +72,8 @@ class Faulty:
     media_type: str = "application/x-tar"
     rate: int | None = None
     """Bytes a second and connection."""
+    at_once: int | None = None
+    """Bodies that one client may have under way; 429 for more."""
     faults: list[Fault | None] = field(default_factory=list)
     """For one GET after the other; None lets it go well, as does the end of the list."""
     looks: list[Fault | None] = field(default_factory=list)
@@ -113,6 +115,8 @@ class Faulty:
                 self.asked.append(asked)
                 faults = self.looks if method == "HEAD" else self.faults
                 fault = (faults.pop(0) if faults else None) or Fault()
+                if method == "GET" and self.at_once is not None and self.open >= self.at_once:
+                    fault = Fault(status=429)
                 if not await self._answer(asked, fault, writer):
                     break
         writer.transport.abort()

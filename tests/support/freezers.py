@@ -58,7 +58,7 @@ class Engine:
         if what in self.then:
             self.then[what]()
 
-    def becomes(self, state: str, limit: float = 10) -> bool:
+    def becomes(self, state: str, limit: float = 60) -> bool:
         """Whether the container gets into this state soon."""
         deadline = time.monotonic() + limit
         while self.state != state:

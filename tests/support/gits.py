@@ -26,7 +26,7 @@ def git(place: Path, *arguments: str | Path, given: str = "") -> str:
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
     }  # fmt: skip
     command = ["git", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=main", *map(str, arguments)]
-    done = subprocess.run(command, cwd=place, env=environment, input=given, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=place, env=environment, input=given, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -118,7 +118,7 @@ def daemon(root: Path) -> Iterator[str]:
             except OSError:
                 return
             with connection:
-                subprocess.run(command, stdin=connection, stdout=connection, env=environment, timeout=60)
+                subprocess.run(command, stdin=connection, stdout=connection, env=environment, timeout=120)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)

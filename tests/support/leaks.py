@@ -48,7 +48,7 @@ def held(mark: str = "") -> Held:
     return Held(tuple(sorted(descriptors)), points, threads)
 
 
-async def settles(before: Held, mark: str = "", limit: float = 3) -> list[str]:
+async def settles(before: Held, mark: str = "", limit: float = 60) -> list[str]:
     """What is still held beyond `before` after at most `limit` seconds; empty if all is released."""
     deadline = time.monotonic() + limit
     while True:

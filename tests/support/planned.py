@@ -87,7 +87,7 @@ class Planned:
     def _pieces(self, span: Span, regions: bool) -> Iterator[Chunk]:
         for start in range(*span, self.piece):
             if self.gate is not None:
-                self.gate.wait(20)
+                self.gate.wait(60)
             stop = min(start + self.piece, span[1])
             if self.lies_in is not None and regions:
                 yield Region(self.lies_in, start, stop - start, self._read, self.settled)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import json
+import socket
 import threading
+import time
 from pathlib import Path
 
 from support.commandline import start
@@ -40,15 +42,29 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait(10)
-        self._reader.join(10)
+        self.process.wait(60)
+        self._reader.join(60)
         assert self.process.stderr is not None
         self.process.stderr.close()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def ends(self, timeout: float) -> int:
-        return self.process.wait(timeout)
+    def ends(self, timeout: float = 60) -> int:
+        """Its status, once it ended; everything it said is in the log then."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def refuses(self) -> None:
+        """Back once nothing new is accepted: it drains, or has ended."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 60).close()
+            except ConnectionError:
+                return
+            assert time.monotonic() < end, "connections are still accepted"
+            time.sleep(0.02)
 
 
 def mounts_of(state: Path) -> list[str]:

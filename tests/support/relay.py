@@ -1,4 +1,4 @@
-"""A slow way to a server: a TCP relay that lets so many bytes a second through, from the server to its clients."""
+"""A way to a server that lets through as many bytes as it is told to, from the server to its clients."""
 
 from __future__ import annotations
 
@@ -6,26 +6,39 @@ import contextlib
 import selectors
 import socket
 import threading
-import time
 from types import TracebackType
 
 _PIECE = 64 << 10
 
 
 class Relay:
-    """Listens on `port` of loopback while the block is open; all connections share the rate."""
+    """Listens on `port` of loopback while the block is open. Everything comes through until `closes_after`."""
 
-    def __init__(self, target: int, rate: int) -> None:
+    def __init__(self, target: int) -> None:
         self._target = target
-        self._rate = rate
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.relayed = 0
         """Bytes that came from the server."""
-        self._began = time.monotonic()
-        self._lock = threading.Lock()
+        self._turn = 0
+        self._left: int | None = None
+        """Bytes that may still come; None is no limit."""
+        self._waiting = False
+        self._changed = threading.Condition()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="relay")
+
+    def closes_after(self, count: int | None) -> None:
+        """From now on so many bytes come through, and no more; None is no limit. What waits now never comes."""
+        with self._changed:
+            self._turn += 1
+            self._left, self._waiting = count, False
+            self._changed.notify_all()
+
+    def closed(self) -> None:
+        """Back once the last of these bytes came through, and another one waits."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._waiting, 60), "fewer bytes came"
 
     def __enter__(self) -> Relay:
         self._thread.start()
@@ -35,6 +48,7 @@ class Relay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        self.closes_after(None)
         self._thread.join()
         self._listener.close()
 
@@ -50,6 +64,7 @@ class Relay:
             thread.join()
 
     def _connect(self, client: socket.socket) -> None:
+        turn = self._turn
         with (
             client,
             contextlib.suppress(OSError),
@@ -65,15 +80,24 @@ class Relay:
                     data = source.recv(_PIECE)
                     if not data:
                         return
-                    if source is server:
-                        self._pace(len(data))
-                    key.data.sendall(data)
+                    while data:
+                        count = self._admitted(len(data), turn) if source is server else len(data)
+                        if count == 0:
+                            return
+                        key.data.sendall(data[:count])
+                        data = data[count:]
 
-    def _pace(self, count: int) -> None:
-        with self._lock:
-            now = time.monotonic()
-            self._began = max(self._began, now - 0.05) + count / self._rate
+    def _admitted(self, count: int, turn: int) -> int:
+        """How many of so many bytes may come through, as soon as any may; 0 if they never may."""
+        with self._changed:
+            while turn == self._turn and self._left == 0:
+                self._waiting = True
+                self._changed.notify_all()
+                self._changed.wait()
+            if turn != self._turn:
+                return 0
+            if self._left is not None:
+                count = min(count, self._left)
+                self._left -= count
             self.relayed += count
-            wait = self._began - now
-        if wait > 0:
-            self._ended.wait(wait)
+            return count

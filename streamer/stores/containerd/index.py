@@ -56,6 +56,11 @@ class ContainerdIndex:
         return {**self._platforms, **self._broken}.keys()
 
     @property
+    def broken(self) -> Collection[str]:
+        """Those of the images that cannot be read."""
+        return self._broken.keys()
+
+    @property
     def aliases(self) -> Mapping[str, Collection[str]]:
         return self._aliases
 

@@ -74,13 +74,17 @@ def plugins(client: Client) -> Plugins:
     return Plugins(root, tuple(sorted(snapshotters, key=lambda name: (_rank(name), name))))
 
 
+def images(client: Client) -> Sequence[Image]:
+    return client.call(LIST_IMAGES, ListImagesRequest()).images
+
+
 def listing(client: Client, snapshotters: Sequence[str]) -> Listing:
     # Names before what they mean: what is new meanwhile is not taken for missing.
     containers = client.call(LIST_CONTAINERS, ListContainersRequest()).containers
     tasks = client.call(LIST_TASKS, ListTasksRequest()).tasks
-    images = client.call(LIST_IMAGES, ListImagesRequest()).images
+    named = images(client)
     return Listing(
-        images=images,
+        images=named,
         blobs={
             info.digest: info.size for part in client.stream(LIST_CONTENT, ListContentRequest()) for info in part.info
         },

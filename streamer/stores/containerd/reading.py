@@ -11,6 +11,9 @@ from streamer.stores.containerd.engine import Engine
 from streamer.stores.containerd.index import ContainerdIndex
 from streamer.stores.containerd.leases import Leases
 
+_TRIES = 10
+"""Readings of a namespace whose images change all the time; then what seems damaged is called so."""
+
 
 class Reading:
     """Reads one namespace anew for every question. Owns the client."""
@@ -23,7 +26,13 @@ class Reading:
         """From any thread. EngineUnreachable, NotPermitted, SourceFailed."""
         plugins = listing.plugins(self._client)
         engine = replace(self._engine, root=plugins.content_root)
-        return ContainerdIndex(engine, listing.listing(self._client, plugins.snapshotters))
+        for _ in range(_TRIES):
+            found = listing.listing(self._client, plugins.snapshotters)
+            index = ContainerdIndex(engine, found)
+            # An image whose content is not there may have been removed after the images were listed, and even be back.
+            if not index.broken or listing.images(self._client) == found.images:
+                break
+        return index
 
     def close(self) -> None:
         self._client.close()

@@ -120,7 +120,7 @@ class Layers:
     def _layer(self, chain_id: str) -> Layer:
         if chain_id not in self._records:
             chain = self.chain(chain_id)
-            top, what = chain[0], f"layer {digests.short(chain[0].diff_id)}"
+            top, what = chain[0], f"layer {digests.short(chain[0].diff_id)} of store {self._store}"
             name = f"{self._place(chain_id)}/tar-split.json.gz"
             records = self._root.files.at(name)
             snapshot = self.snapshot(chain)

@@ -10,7 +10,7 @@ from streamer.changeset import descriptor
 from streamer.errors import SourceChanged, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.stores import assembly as assemblies
-from streamer.stores.assembly import READ, Tree
+from streamer.stores.assembly import READ, Tree, is_refusal, not_permitted
 from streamer.stores.base import Reading
 from streamer.stores.local import state as states
 from streamer.stores.local.places import Places
@@ -18,9 +18,9 @@ from streamer.stores.local.unpack import SPLIT
 from streamer.tar.records import File
 
 
-def assembly(path: bytes, diff_id: str) -> Reading:
-    """`Layer.assemble` for the layer directory `path`."""
-    what = f"layer {digests.short(diff_id)}"
+def assembly(path: bytes, diff_id: str, store: str) -> Reading:
+    """`Layer.assemble` for the layer directory `path` of the store of that name."""
+    what = f"layer {digests.short(diff_id)} of store {store}"
     return assemblies.assembly(path + b"/" + SPLIT.encode(), partial(_Files, path, what), what)
 
 
@@ -33,9 +33,14 @@ class _Files:
             try:
                 folder = os.open(path, states.DIRECTORY)
             except OSError as error:
-                raise SourceChanged(f"{what} was removed from the store meanwhile") from error
+                if is_refusal(error):
+                    raise not_permitted("the directory", what) from error
+                raise SourceChanged(f"{what} was removed meanwhile") from error
             stack.callback(os.close, folder)
-            self._places = stack.enter_context(contextlib.closing(Places(folder)))
+            try:
+                self._places = stack.enter_context(contextlib.closing(Places(folder)))
+            except PermissionError as error:
+                raise not_permitted("places.json", what) from error
             diff = self._directory(folder, "diff", stack)
             if diff is None:
                 raise StoreDamaged(f"diff of {what} is missing")
@@ -55,6 +60,8 @@ class _Files:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if is_refusal(error):
+                raise not_permitted(name, self._what) from error
             raise StoreDamaged(f"{name} of {self._what} cannot be opened: {os.strerror(error.errno or 0)}") from error
         stack.callback(os.close, fd)
         return fd

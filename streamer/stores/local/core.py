@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+from anyio.abc import TaskStatus
 
 from streamer.database import Database
 from streamer.errors import Busy, NotPermitted
@@ -102,8 +103,29 @@ class Core:
                 staging = await to_thread.run_sync(stack.enter_context, made, limiter=self.changes)
             yield staging
         finally:
+            # In a thread of its own: cleaning up waits for no place among threads that others hold.
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(stack.close, limiter=self.rest)
+                await to_thread.run_sync(stack.close, limiter=CapacityLimiter(1))
+
+    @contextlib.asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Staging]:
+        """`staging` for whoever serves a request. It belongs to a task of its own: aiohttp may cancel a handler twice,
+        and the second time that would pass the shield, and leave a removal that has only begun or not even that."""
+        failure: Exception | None = None  # carried around the task group, which would wrap it in a group
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield await tasks.start(self._held)
+            except Exception as caught:
+                failure = caught
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _held(self, *, task_status: TaskStatus[Staging]) -> None:
+        """A staging directory until this is cancelled."""
+        async with self.staging() as staging:
+            task_status.started(staging)
+            await anyio.sleep_forever()
 
     def check_writable(self) -> None:
         """NotPermitted for anybody but the store's owner: files of two owners would lock each other out."""

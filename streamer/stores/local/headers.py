@@ -9,11 +9,12 @@ import contextlib
 import os
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 
 from streamer.changeset.member import clean
 from streamer.errors import SourceChanged, StoreDamaged
 from streamer.oci import digest as digests
-from streamer.stores.assembly import open_records, own_place
+from streamer.stores.assembly import is_refusal, not_permitted, open_records, own_place
 from streamer.stores.local import state as states
 from streamer.stores.local.places import Places
 from streamer.stores.local.unpack import SPLIT
@@ -22,31 +23,32 @@ from streamer.tar.entry import LINK, Entry
 from streamer.tar.records import File
 
 
-def headers(path: bytes, diff_id: str) -> Generator[tuple[bytes, Entry], None, None]:
-    """`Layer.headers` for the layer directory `path`. SourceChanged if it was removed."""
-    what = f"layer {digests.short(diff_id)}"
+def headers(path: bytes, diff_id: str, store: str) -> Generator[tuple[bytes, Entry], None, None]:
+    """`Layer.headers` for the layer directory `path` of the store of that name. SourceChanged if it was removed."""
+    what = f"layer {digests.short(diff_id)} of store {store}"
     with contextlib.ExitStack() as stack:
         try:
             folder = os.open(path, states.DIRECTORY)
+            stack.callback(os.close, folder)
+            places = stack.enter_context(contextlib.closing(Places(folder)))
+            file = stack.enter_context(open_records(SPLIT.encode(), partial(os.open, dir_fd=folder)))
         except OSError as error:
-            raise SourceChanged(f"{what} was removed from the store meanwhile") from error
-        stack.callback(os.close, folder)
-        places = stack.enter_context(contextlib.closing(Places(folder)))
-        try:
-            file = stack.enter_context(
-                open_records(SPLIT.encode(), lambda name, flags: os.open(name, flags, dir_fd=folder))
-            )
-        except OSError as error:
-            raise StoreDamaged(f"{SPLIT} of {what} cannot be opened: {os.strerror(error.errno or 0)}") from error
+            if is_refusal(error):
+                raise not_permitted("the directory", what) from error
+            raise SourceChanged(f"{what} was removed meanwhile") from error
         moved: dict[bytes, bytes] = {}
         """Members that lie elsewhere than their names say, for hard links to them."""
-        found = stack.enter_context(contextlib.closing(tar.headers(file)))
-        for number, entry in enumerate(found):
-            own = own_place(entry.name)
-            place = places.place(File(number, entry.name, 0, None))
-            if place != own:
-                moved[own] = place
-            if entry.type == LINK:
-                target = b"/".join(clean(entry.linkname))
-                entry = replace(entry, linkname=moved.get(target, target))
-            yield place, entry
+        try:
+            for number, entry in enumerate(stack.enter_context(contextlib.closing(tar.headers(file)))):
+                own = own_place(entry.name)
+                place = places.place(File(number, entry.name, 0, None))
+                if place != own:
+                    moved[own] = place
+                elif moved:
+                    moved.pop(own, None)
+                if entry.type == LINK:
+                    target = b"/".join(clean(entry.linkname))
+                    entry = replace(entry, linkname=moved.get(target, target))
+                yield place, entry
+        except StoreDamaged as error:
+            raise StoreDamaged(f"{SPLIT} of {what} cannot be read: {error}") from error

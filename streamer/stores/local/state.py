@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamer.errors import LimitExceeded, NotPermitted, StorageFull, StoreDamaged
+from streamer.errors import Conflict, LimitExceeded, NotPermitted, StorageFull, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.stores.local import trash
 
@@ -90,12 +90,14 @@ class State:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[State]:
-    """The store directory, made (0700) where it is missing. NotPermitted, StorageFull."""
+    """The store directory, made (0700) where it is missing. NotPermitted, StorageFull; Conflict for a directory that is
+    somebody else's, nothing of which may ever be taken for a layer without a row."""
     path = Path(os.path.realpath(path))  # leases of layers follow no links
     with contextlib.ExitStack() as stack, storage(f"the store directory {path}"):
         os.makedirs(path, mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, fd)
+        _claim(path, fd)
         folders = {}
         for name in FOLDERS:
             with contextlib.suppress(FileExistsError):
@@ -103,6 +105,24 @@ def opened(path: Path) -> Iterator[State]:
             folders[name] = os.open(name, DIRECTORY, dir_fd=fd)
             stack.callback(os.close, folders[name])
         yield State(path, fd, folders)
+
+
+def _claim(path: Path, fd: int) -> None:
+    if os.access("streamer.db", os.F_OK, dir_fd=fd, follow_symlinks=False):
+        return
+    for name in FOLDERS:
+        try:
+            inside = os.open(name, DIRECTORY, dir_fd=fd)
+        except FileNotFoundError:
+            continue
+        try:
+            if os.listdir(inside):
+                raise Conflict(
+                    f"{path} is no store of streamer (it has no streamer.db), and its {name}/ is not empty: name a "
+                    "directory that is empty, or not there yet"
+                )
+        finally:
+            os.close(inside)
 
 
 def held(folder: int, name: str, operation: int) -> int | None:

@@ -208,8 +208,10 @@ class LocalStore:
     @contextlib.asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
         """A directory for files that only this block needs, on the store's file system: gone when the block is left, or
-        at the next start of anybody after this process was killed. NotPermitted, StorageFull."""
-        async with self._core.staging() as staging:
+        at the next start of anybody after this process was killed. NotPermitted, StorageFull.
+
+        However often the block is cancelled, it ends when the directory is gone."""
+        async with self._core.scratch() as staging:
             yield self._core.state.path / "staging" / staging.name
 
     async def fetched(self, key: str) -> FetchedRow | None:

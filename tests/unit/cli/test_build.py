@@ -198,5 +198,5 @@ def test_interrupted_while_the_context_comes(tmp_path: Path) -> None:
         while not (tmp_path / "state/staging").is_dir() or not os.listdir(tmp_path / "state/staging"):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
     assert os.listdir(tmp_path / "state/staging") == []

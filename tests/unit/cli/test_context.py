@@ -86,6 +86,9 @@ def test_buildah_builds_it(compression: str, context: Path, tmp_path: Path) -> N
     archive = run("context", context, "--compression", compression).stdout
     where = ("--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"), "--storage-driver", "vfs")
     built = subprocess.run(
-        ["buildah", *where, "build", "--isolation", "chroot", "-q", "-"], input=archive, capture_output=True, timeout=60
+        ["buildah", *where, "build", "--isolation", "chroot", "-q", "-"],
+        input=archive,
+        capture_output=True,
+        timeout=120,
     )
     assert built.returncode == 0, built.stderr

@@ -235,7 +235,7 @@ def test_two_processes_at_once(tmp_path: Path, context: Path) -> None:
     (context / "big").write_bytes(os.urandom(8 << 20))
     wanted = {"a": "big", "b": "dir", "c": "big", "d": "one"}
     started = {name: commandline.start(*arguments(tmp_path, "copy", source, name)) for name, source in wanted.items()}
-    outputs = {name: process.communicate(timeout=60) for name, process in started.items()}
+    outputs = {name: process.communicate(timeout=120) for name, process in started.items()}
     assert [process.returncode for process in started.values()] == [0, 0, 0, 0], outputs
     for name, source in wanted.items():
         (image,) = [each for each in listed(tmp_path) if f"{name}:latest" in each["names"]]

@@ -105,7 +105,7 @@ class TestImport:
             process.send_signal(number)
             assert process.stdout is not None
             assert process.stderr is not None
-            assert (process.wait(20), process.stderr.read()) == (128 + number, _ENDED[number])
+            assert (process.wait(60), process.stderr.read()) == (128 + number, _ENDED[number])
         assert _left(tmp_path / "s") == []
         assert os.listdir(tmp_path / "s" / "layers") == []
 
@@ -188,7 +188,7 @@ class TestExport:
             assert process.stderr is not None
             assert process.stdout.read(10)
             process.stdout.close()
-            assert (process.wait(30), process.stderr.read()) == (141, b"")
+            assert (process.wait(60), process.stderr.read()) == (141, b"")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_leaves_no_file(self, state: Path, tmp_path: Path, number: signal.Signals) -> None:
@@ -198,7 +198,7 @@ class TestExport:
         with Terminal() as terminal, start("export", "diff", *arguments, stderr=terminal.slave) as process:
             terminal.wait_for(b"/s")  # the rate: bytes flow
             process.send_signal(number)
-            assert process.wait(30) == 128 + number
+            assert process.wait(60) == 128 + number
             assert _ENDED[number].rstrip() in terminal.drain()
             assert b"\x1b[?25h" in terminal.shown.rpartition(b"\x1b[?25l")[2], "the cursor stays hidden"
         assert os.listdir(tmp_path / "out") == []
@@ -212,7 +212,7 @@ class TestExport:
             assert process.stderr is not None
             assert process.stdout.read(10)
             process.send_signal(signal.SIGINT)
-            assert (process.wait(30), process.stderr.read()) == (130, b"streamer: interrupted\n")
+            assert (process.wait(60), process.stderr.read()) == (130, b"streamer: interrupted\n")
 
     def test_progress_on_a_terminal_only(self, sample: Path, tmp_path: Path) -> None:
         with Terminal() as terminal:
@@ -237,7 +237,7 @@ def test_an_aligned_table_on_a_terminal(sample: Path) -> None:
 def test_a_narrow_terminal_breaks_no_cell(sample: Path) -> None:
     with Terminal() as terminal:
         with start("ls", "--state", sample, stdout=terminal.slave, environment={"COLUMNS": "20"}) as process:
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         header, *rows = terminal.drain().decode().splitlines()
     assert "NAME" in header
     assert [row.split()[:2] for row in rows] == [["sample:1", IMAGE.id[7:19]]]
@@ -269,7 +269,7 @@ def test_what_is_damaged_is_called_what_it_is(tmp_path: Path) -> None:
 
 def _sent(address: Path, request: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(str(address))
         client.sendall(request)
         answer = b""
@@ -298,7 +298,7 @@ def test_serve(serving: tuple[subprocess.Popen[bytes], Path]) -> None:
     answer = _sent(address, b"GET /v1/images HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert IMAGE.id.encode() in answer
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert not address.exists()
 
 
@@ -323,7 +323,7 @@ def test_a_misspelt_variable_is_named(sample: Path) -> None:
     with start(
         "ls", "--state", sample, environment={"STREAMER_MAX_EXPORT": "3", "STREAMER_PORT": "tcp://x"}
     ) as process:
-        _, shown = process.communicate(timeout=30)
+        _, shown = process.communicate(timeout=60)
     meant = b"STREAMER_MAX_EXPORT is not a setting and is ignored: did you mean STREAMER_MAX_EXPORTS?"
     assert (process.returncode, shown) == (0, b"streamer: warning: " + meant + b"\n")
 

@@ -51,7 +51,7 @@ def test_a_wait_for_input_that_never_comes_is_ended(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=reader)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         opened.stop()
-        thread.join(10)
+        thread.join(60)
     assert [str(error) for error in ended] == [f"reading {tmp_path}/fifo was interrupted"]

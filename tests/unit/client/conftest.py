@@ -8,7 +8,7 @@ from support.faulty import Faulty, faulty
 from streamer.client.patience import Limits
 from streamer.client.watch import Watch
 
-QUICK = Limits(first_pause=0.01, longest_pause=0.02, longest_retry_after=0.02, connect=5, answer=5, stall=5)
+QUICK = Limits(first_pause=0.01, longest_pause=0.02, longest_retry_after=0.02, connect=60, answer=60, stall=60)
 """As the real ones, without the waiting."""
 
 

@@ -190,24 +190,34 @@ class TestFaults:
 
     @jobs
     async def test_a_stall(self, downloads: Downloads, content: bytes, jobs: int) -> None:
-        downloads.limits = replace(downloads.limits, stall=0.2)
+        downloads.limits = replace(downloads.limits, stall=1)
         downloads.service.faults = [Fault(hang=5 * MiB), None, Fault(hang=0)]
         assert (await downloads(jobs=jobs)).verified
         assert downloads.is_whole(content)
-        assert any("sent nothing for 0.2 seconds" in note for note in downloads.seen.notes)
+        assert any("sent nothing for 1 seconds" in note for note in downloads.seen.notes)
 
     async def test_no_answer(self, downloads: Downloads, content: bytes) -> None:
-        downloads.limits = replace(downloads.limits, answer=0.2)
+        downloads.limits = replace(downloads.limits, answer=1)
         downloads.service.faults = [Fault(drop=9 * MiB), Fault(hang=-1)]
         assert (await downloads()).verified
         assert downloads.is_whole(content)
-        assert any("no answer in 0 seconds" in note for note in downloads.seen.notes)
+        assert any("no answer in 1 seconds" in note for note in downloads.seen.notes)
 
     async def test_bytes_between_failures_renew_the_patience(self, downloads: Downloads, content: bytes) -> None:
         """Each connection ends after 2 MiB: far more failures than are borne in a row."""
         downloads.service.faults = [Fault(drop=3 * MiB)] * 12
         assert (await downloads()).verified
         assert downloads.is_whole(content)
+
+    async def test_a_service_that_gives_fewer_answers_than_there_are_jobs(
+        self, downloads: Downloads, content: bytes
+    ) -> None:
+        """What the others bring renews the patience of a job that is refused, as long as they are at it."""
+        downloads.service.at_once, downloads.service.rate = 2, 10 * MiB
+        assert (await downloads(jobs=6)).verified
+        assert downloads.is_whole(content)
+        refused = sum("try" in note for note in downloads.seen.notes)
+        assert refused > downloads.limits.tries, "nobody was refused as often as would end a download"
 
     @jobs
     async def test_patience_ends(self, downloads: Downloads, content: bytes, jobs: int) -> None:
@@ -216,7 +226,8 @@ class TestFaults:
             await downloads(jobs=jobs)
         assert caught.value.code == "busy"
         assert downloads.left == [".a.tar.streamer-part", ".a.tar.streamer-part.json"]
-        assert len(downloads.service.gets) <= jobs * downloads.limits.tries
+        # Each of the 9 MiB that the first answer brought may have renewed the patience of each job.
+        assert len(downloads.service.gets) <= jobs * (9 + downloads.limits.tries)
         assert downloads.seen.notes[-1].endswith("the same command goes on from there")
         downloads.service.faults = []
         downloads.service.asked.clear()

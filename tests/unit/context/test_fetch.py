@@ -16,7 +16,9 @@ from streamer.context.addresses import Policy, parsed
 from streamer.context.fetch import Fetched, Limits, Unchanged, fetch, file_name
 from streamer.errors import FetchFailed, InvalidRequest, LimitExceeded, NotPermitted, Stalled, StreamerError
 
-QUICK = Limits(size=1 << 20, connect=1, answer=1, silence=0.3)
+QUICK = Limits(size=1 << 20, connect=60, answer=60, silence=60)
+HASTY = Limits(size=1 << 20, connect=1, answer=1, silence=0.3)
+"""For what never comes."""
 HERE = parsed(["127.0.0.1"])
 
 FORBIDDEN = [
@@ -138,7 +140,7 @@ FAULTS: list[tuple[list[bytes | float], type[StreamerError], str]] = [
     ([b"HTTP/1.1 304 Not Modified\r\n\r\n"], FetchFailed, "it answers 304"),
     ([b"nonsense\r\n\r\n"], FetchFailed, "cannot fetch"),
     ([], FetchFailed, "cannot fetch"),
-    ([2.0], Stalled, "no answer came in"),
+    ([5.0], Stalled, "no answer came in"),
     ([b"HTTP/1.1 200 OK\r\nX: ", b"a" * 100_000], FetchFailed, "cannot fetch"),
     ([ok(length=100)], FetchFailed, "broke off after 7 bytes"),
     ([ok(length=2 << 20)], LimitExceeded, "it has 2097152 bytes, more than 1048576"),
@@ -169,7 +171,8 @@ FAULTS: list[tuple[list[bytes | float], type[StreamerError], str]] = [
 async def test_what_is_no_file(parts: list[bytes | float], error: type[StreamerError], message: str) -> None:
     async with served(*parts) as site:
         with pytest.raises(error) as caught:
-            async with asyncio.timeout(5), fetch(site.url(), HERE, QUICK) as fetched:
+            limits = HASTY if error is Stalled else QUICK
+            async with asyncio.timeout(60), fetch(site.url(), HERE, limits) as fetched:
                 await whole(fetched)
     assert message in str(caught.value)
     assert str(caught.value).startswith("cannot fetch http://")
@@ -261,11 +264,12 @@ def test_names(url: str, disposition: str, name: bytes) -> None:
 
 async def test_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither after a cancellation in the middle nor after an error: the server sees the connection end."""
-    ended = asyncio.Event()
+    began, ended = asyncio.Event(), asyncio.Event()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(ok(length=1000))
+        began.set()
         if await reader.read() == b"":
             ended.set()
         writer.close()
@@ -279,9 +283,9 @@ async def test_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
                 await whole(fetched)
 
         task = asyncio.create_task(reading())
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(began.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
     assert fetching._MOST == 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -147,7 +147,7 @@ def test_parsed() -> None:
         ("git://x", Kind.GIT), ("git@x:y", Kind.GIT), ("https://h/x.git", Kind.GIT), ("https://h/x.git#b", Kind.GIT),
         ("https://h/x.git#:dir", Kind.GIT), ("github.com/a/b", Kind.GIT), ("http://h/x.git:#branch", Kind.URL),
         ("https://github.com/docker/dgit", Kind.URL), ("-", Kind.INPUT), ("somewhere", Kind.DIRECTORY),
-        ("http://h/x.tar", Kind.URL), ("ftp://h/x", Kind.DIRECTORY),
+        ("http://h/x.tar", Kind.URL), ("ftp://h/x", Kind.DIRECTORY), ("ssh://git@h/x", Kind.GIT),
     ],
 )  # fmt: skip
 def test_kinds(source: str, expected: Kind) -> None:
@@ -240,14 +240,19 @@ async def test_limits_and_cancellation_end_git(tmp_path: Path, monkeypatch: pyte
         await files("http://127.0.0.1:1/x.git", tmp_path / "one", limits=Limits(size=1_000_000))
     with pytest.raises(Stalled):
         await files("http://127.0.0.1:1/x.git", tmp_path / "two", limits=Limits(seconds=0.3))
+    started = len((tmp_path / "pids").read_text().split())
     task = asyncio.create_task(files("http://127.0.0.1:1/x.git", tmp_path / "three"))
-    await asyncio.sleep(0.3)
+    while len((tmp_path / "pids").read_text().split()) < started + 3:  # init, clone, and what that starts
+        await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     for pid in (tmp_path / "pids").read_text().split():
-        for _ in range(100):
-            if not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        for _ in range(3000):
+            try:
+                if "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+                    break
+            except (FileNotFoundError, ProcessLookupError):
                 break
             await asyncio.sleep(0.02)
         else:
@@ -258,3 +263,14 @@ async def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gits, "_PATH", str(tmp_path))
     with pytest.raises(Unsupported, match="git is not installed"):
         await files("http://127.0.0.1:1/x.git", tmp_path / "work")
+
+
+async def test_without_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = tmp_path / "bin"
+    only.mkdir()
+    program = shutil.which("git")
+    assert program is not None
+    (only / "git").symlink_to(program)
+    monkeypatch.setattr(gits, "_PATH", str(only))
+    with pytest.raises(Unsupported, match="ssh is not installed"):
+        await files("ssh://git@127.0.0.1:1/x.git", tmp_path / "work")

@@ -26,7 +26,7 @@ async def test_a_removal_is_not_left_half_way(tmp_path: Path, monkeypatch: pytes
 
     def slowly(parent: int, name: bytes, shown: bytes) -> None:
         removing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         remove(parent, name, shown)
 
     monkeypatch.setattr(scratch, "remove", slowly)
@@ -40,7 +40,7 @@ async def test_a_removal_is_not_left_half_way(tmp_path: Path, monkeypatch: pytes
         task = asyncio.create_task(use(url))
         await opened.wait()
         task.cancel()
-        assert await asyncio.to_thread(removing.wait, 10)
+        assert await asyncio.to_thread(removing.wait, 60)
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=0.1)
         assert not done

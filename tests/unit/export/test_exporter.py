@@ -36,7 +36,7 @@ class Source:
         try:
             for number in range(self.chunks):
                 if self.gate is not None:
-                    self.gate.wait(10)
+                    self.gate.wait(60)
                 if number == self.fail_at:
                     raise self.error
                 session.check()
@@ -202,16 +202,19 @@ async def test_closing_the_exporter_breaks_open_streams_and_waits_for_their_prod
 
 
 async def test_a_hung_read_is_abandoned_after_the_release_limit():
-    release = threading.Event()
+    hanging, release = threading.Event(), threading.Event()
 
     def hangs(session: Session) -> Iterator[bytes]:
         yield b"first"
-        release.wait(30)
+        hanging.set()
+        release.wait(60)
         yield b"second"
 
-    with anyio.move_on_after(0.05) as scope:
+    with anyio.CancelScope() as scope:
         async with exporter(release_limit=0.1) as exports, exports.open(planned(hangs)) as stream:
             await stream.__anext__()
+            assert await anyio.to_thread.run_sync(hanging.wait, 60)
+            scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert exports.statistics().abandoned == 1
@@ -224,14 +227,14 @@ async def test_leaving_does_not_wait_for_a_hung_read_beyond_the_release_limit():
     def hangs(session: Session) -> Iterator[bytes]:
         yield b"first"
         hanging.set()
-        release.wait(30)
+        release.wait(60)
         yield b"second"
 
     try:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with exporter(release_limit=0.1) as exports, exports.open(planned(hangs)) as stream:
                 await stream.__anext__()
-                assert await anyio.to_thread.run_sync(hanging.wait, 5)
+                assert await anyio.to_thread.run_sync(hanging.wait, 60)
         assert exports.statistics().abandoned == 1
         assert exports.statistics().open == 0
     finally:

@@ -72,7 +72,7 @@ async def test_a_full_pipe_holds_its_producer_back():
     await pipe.readable()
     assert not await asyncio.to_thread(first_sent.wait, 0.05)
     assert await pipe.receive() == b"one"
-    assert await asyncio.to_thread(first_sent.wait, 5)
+    assert await asyncio.to_thread(first_sent.wait, 60)
     await pipe.readable()
     assert not await asyncio.to_thread(second_sent.wait, 0.05)
     assert await drained(pipe) == [b"two"]
@@ -114,7 +114,7 @@ async def test_a_producer_that_waits_is_sent_away(leave):
     thread.start()
     await pipe.readable()
     leave(pipe)
-    await asyncio.to_thread(thread.join, 5)
+    await asyncio.to_thread(thread.join, 60)
     assert isinstance(outcome[0], ConsumerGone)
     with pytest.raises(ConsumerGone):
         pipe.check()

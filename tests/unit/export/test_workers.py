@@ -20,7 +20,7 @@ def running() -> int:
 
 
 def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -91,7 +91,7 @@ def test_the_order_does_not_depend_on_which_is_done_first():
 
     def slow(number: int) -> int:
         if number == 1:
-            assert third.wait(10)
+            assert third.wait(60)
         if number == 2:
             third.set()
         return number
@@ -168,16 +168,16 @@ def test_closing_while_a_worker_computes_closes_the_source_first_and_waits_for_t
             until(lambda: source.taken == 3)
         if number == 2:
             begun.set()
-            assert go.wait(10)
+            assert go.wait(60)
         finished.append(number)
         return number
 
     with Workers(1) as workers:
         results = in_order(workers, slow, source(), 2)
         assert [next(results), next(results)] == [0, 1]
-        assert begun.wait(10)
+        assert begun.wait(60)
         closing = aside(results.close)
-        assert source.closed.wait(10)
+        assert source.closed.wait(60)
         assert closing.is_alive()
         go.set()
         closing.join()
@@ -190,13 +190,13 @@ def test_settling_drops_what_was_not_begun_and_waits_for_what_was():
 
     def slow(number: int) -> None:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         finished.append(number)
 
     with Workers(1) as workers:
         others = [workers.submit(slow, 0)]
         mine = [workers.submit(slow, number) for number in range(1, 5)]
-        assert begun.wait(10)
+        assert begun.wait(60)
         workers.settle(mine)  # at once, although the only worker is busy
         assert [future.cancelled() for future in mine] == [True] * 4
         assert not workers._tasks
@@ -269,9 +269,9 @@ def test_fewer_threads_than_wanted_do_it_all(no_thread_after):
     no_thread_after(1)
     both = threading.Barrier(2)
     with Workers(4) as workers:
-        futures = [workers.submit(lambda _: both.wait(10) and None, 0), workers.submit(lambda _: running(), 0)]
-        both.wait(10)
-        assert futures[1].result(10) == 1
+        futures = [workers.submit(lambda _: both.wait(60) and None, 0), workers.submit(lambda _: running(), 0)]
+        both.wait(60)
+        assert futures[1].result(60) == 1
         assert workers._refused
 
 
@@ -285,10 +285,10 @@ def test_nobody_waits_for_a_worker_that_is_no_more():
 
     with Dying(1) as workers:
         with pytest.raises(MemoryError):
-            workers.submit(abs, 1).result(10)
+            workers.submit(abs, 1).result(60)
         until(lambda: not running())
         with pytest.raises(MemoryError):
-            workers.submit(abs, 1).result(10)  # a fresh thread, and as unlucky
+            workers.submit(abs, 1).result(60)  # a fresh thread, and as unlucky
 
 
 def test_nothing_is_taken_after_the_end():

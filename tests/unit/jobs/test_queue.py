@@ -63,7 +63,7 @@ def order(folder: Path, name: str = "a.tar", ref: str = "box") -> Order:
 
 async def state(queue: Queue, id: str, *wanted: State) -> Job:
     """The job, once it is in one of these states."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             news, job = queue.news, await queue.job(id)
             if job.state in wanted:

@@ -248,7 +248,7 @@ def test_leases_of_many_threads_at_once(make_layers: MakeLayers) -> None:
 def test_a_shared_mount_is_made_once_however_many_come(make_layers: MakeLayers) -> None:
     mount = Mount(make_layers(2))
     table = MountTable()
-    everybody = threading.Barrier(8, timeout=30)
+    everybody = threading.Barrier(8, timeout=60)
 
     def work(_: int) -> None:
         with table.lease(mount, shared=True):
@@ -284,6 +284,6 @@ def test_who_waits_for_a_mount_that_fails_tries_again(make_layers: MakeLayers, m
     second = threading.Thread(target=lease)
     with pytest.raises(MountFailed, match="the first"):
         lease()
-    second.join(30)
+    second.join(60)
     assert [sorted(one) for one in names] == [["0", "same"]]
     assert table.statistics() == Statistics(leases=0, mounts=0, leased=2, mounted=1, failed=1)

@@ -76,8 +76,8 @@ async def test_a_store_that_hangs_keeps_readiness_from_nobody() -> None:
         raise AssertionError
 
     both = Catalog({"hung": IndexedStore("hung", "containerd:/s", hang), "good": store(MemoryIndex("good"))})
-    with anyio.fail_after(5):
-        failed = await both.health(0.05)
+    with anyio.fail_after(60):
+        failed = await both.health(1)
     assert {name: error.code for name, error in failed.items()} == {"hung": "engine_unreachable"}
 
 
@@ -93,7 +93,7 @@ async def test_stores_are_asked_at_once() -> None:
 
         return IndexedStore(name, f"{name}:/", read)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         assert not (await Catalog({"a": met("a", "b"), "b": met("b", "a")}).images()).items
 
 

@@ -26,7 +26,7 @@ from streamer.context import addresses
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with sites.site(
-        tmp_path_factory.mktemp("contexts"), fetch=addresses.parsed(["127.0.0.1"]), upload_timeout=1
+        tmp_path_factory.mktemp("contexts"), fetch=addresses.parsed(["127.0.0.1"]), upload_timeout=3
     ) as made:
         yield made
 
@@ -159,7 +159,7 @@ def test_a_sender_that_stalls_or_leaves(site: Site) -> None:
         client.send(data[:600_000])
         began = time.monotonic()
         assert not client.answer().complete
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
     with Client(site.port) as client:
         client.request("/v1/contexts?owner=keep", "POST", f"Content-Length: {len(data)}\r\n")
         client.send(data[:600_000])

@@ -81,10 +81,10 @@ def test_a_client_that_leaves_while_git_waits(site: Site, state: Path) -> None:
 
     with site.portal.wrap_async_context_manager(listening(handle)) as url:
         with wanted(site, f"{url}/x.git"):
-            assert came.wait(20)
+            assert came.wait(60)
             assert list((state / "staging").iterdir())
-        assert left.wait(20)
-        limit = time.monotonic() + 20
+        assert left.wait(60)
+        limit = time.monotonic() + 60
         while list((state / "staging").iterdir()):
             assert time.monotonic() < limit
             time.sleep(0.02)

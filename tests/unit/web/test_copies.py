@@ -45,9 +45,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Site]:
     state = tmp_path_factory.mktemp("site") / "state"
-    with sites.site(state, keys=keys.watched(), max_import_bytes=1 << 20, upload_timeout=5) as opened:
+    with sites.site(state, keys=keys.watched(), max_import_bytes=1 << 20, upload_timeout=60) as opened:
         yield opened
-        for _ in range(500):
+        for _ in range(6000):
             if not os.listdir(state / "staging"):
                 break
             time.sleep(0.01)

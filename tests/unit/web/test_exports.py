@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,9 @@ def test_a_job_is_made_and_done(exporting: Site, folder: Path) -> None:
         "error": None,
     }
     assert job["created"] < job["ended"]
-    text = exporting.get("/metrics").decode()
-    assert 'streamer_jobs{state="running"} 0.0' in text
+    end = time.monotonic() + 60  # it is done before the queue has seen to the rest
+    while 'streamer_jobs{state="running"} 0.0' not in (text := exporting.get("/metrics").decode()):
+        assert time.monotonic() < end, text
     assert 'streamer_jobs{state="queued"} 0.0' in text
     counted = re.search(r'^streamer_jobs_ended_total\{state="done"\} ([0-9.]+)$', text, re.M)
     assert counted is not None and float(counted[1]) >= 1

@@ -18,7 +18,7 @@ from streamer.errors import TooManyRequests
 from streamer.web.limits import Connections, Patience, Shares
 
 DATA = bytes(200_000)
-QUICK = Patience(headers=0.4, idle=1.2)
+QUICK = Patience(headers=1.5, idle=3)
 
 
 def test_books_of_connections() -> None:
@@ -96,7 +96,7 @@ def test_headers_that_do_not_come_end_the_connection(site: PlannedSite, sent: by
         client.send(sent)
         assert client.head().status == 408
         assert client.read(1) == b""
-    assert 0.3 < time.monotonic() - began < 5
+    assert 1.4 < time.monotonic() - began < 60
     assert site.running.connections.slow == 1
 
 
@@ -110,7 +110,7 @@ def test_headers_that_drip_end_the_connection(site: PlannedSite) -> None:
             client.socket.settimeout(0.02)
             client.send(b"GET /healthz HTTP/1.1\r\nX: ")
             began = time.monotonic()
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < 60:
                 try:
                     client.send(b"a")
                     if client.socket.recv(1000).startswith(b"HTTP/1.1 408"):
@@ -119,7 +119,7 @@ def test_headers_that_drip_end_the_connection(site: PlannedSite) -> None:
                     continue
                 except ConnectionError:
                     break
-            assert 0.3 < time.monotonic() - began < 2
+            assert 1.4 < time.monotonic() - began < 60
 
 
 def test_an_idle_connection_ends_later(site: PlannedSite) -> None:
@@ -128,7 +128,7 @@ def test_an_idle_connection_ends_later(site: PlannedSite) -> None:
         assert client.answer().status == 200
         began = time.monotonic()
         assert client.read(1) == b""
-        assert 1 < time.monotonic() - began < 5
+        assert 2 < time.monotonic() - began < 60
 
 
 def test_a_long_download_is_not_taken_for_slow_headers(site: PlannedSite) -> None:
@@ -139,7 +139,7 @@ def test_a_long_download_is_not_taken_for_slow_headers(site: PlannedSite) -> Non
         with Client(site.port) as client:
             client.request(f"{TARGET}?length=unknown")
             client.send(behind)
-            timer = threading.Timer(1.0, site.planned.gate.set)
+            timer = threading.Timer(2.0, site.planned.gate.set)
             timer.start()
             assert received(client).body == DATA
             if behind:
@@ -153,7 +153,7 @@ def test_a_slow_upload_is_not_taken_for_slow_headers(site: PlannedSite) -> None:
         client.request("/v1/images?format=rootfs&name=x:1", "POST", "Content-Length: 20\r\n")
         for _ in range(20):
             client.send(b"x")
-            time.sleep(0.05)  # slower than headers may be
+            time.sleep(0.1)  # slower than headers may be
         assert client.head().status != 408
 
 
@@ -174,7 +174,7 @@ def test_as_many_connections_as_allowed() -> None:
                 )
         assert site.running.connections.refused == 3
         opened.pop().close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while ask(site.port, TARGET).status != 200:
             assert time.monotonic() < deadline
         for client in opened:

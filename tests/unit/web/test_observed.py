@@ -65,7 +65,7 @@ def lines(logs: list[Any], event: str, count: int = 0) -> list[dict[str, Any]]:
 
 
 def comes(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -108,7 +108,7 @@ def test_a_body_that_was_broken_off(site: PlannedSite, logs: list[Any]) -> None:
 def test_problems_and_probes(site: PlannedSite, logs: list[Any]) -> None:
     ask(site.port, "/nothing%1b%0a?x=%00")
     ask(site.port, "/healthz")
-    problem, probe = lines(logs, "request", 2)
+    probe, problem = sorted(lines(logs, "request", 2), key=lambda line: line["path"])
     assert (problem["status"], problem["path"]) == (404, "/nothing%1b%0a?x=%00")
     assert problem["bytes"] > 0
     assert (probe["log_level"], problem["log_level"]) == ("debug", "info")
@@ -120,7 +120,8 @@ def test_tokens_are_named_and_never_shown(tmp_path, logs: list[Any]) -> None:
     with planned_site(Planned(DATA), keys=keys.watched()) as site:
         assert ask(site.port, TARGET, headers=keys.header("backup")).status == 200
         assert ask(site.port, TARGET, headers="Authorization: Bearer wrong\r\n").status == 401
-    assert [each["client"] for each in lines(logs, "request", 2)] == ["token backup", "127.0.0.1"]
+    # In whatever order: the first may be told of after the second was answered.
+    assert sorted(each["client"] for each in lines(logs, "request", 2)) == ["127.0.0.1", "token backup"]
     assert secret not in repr(logs)
 
 
@@ -201,7 +202,7 @@ def test_traces(site: PlannedSite, spans: InMemorySpanExporter) -> None:
 def test_a_failure_marks_its_spans(site: PlannedSite, spans: InMemorySpanExporter) -> None:
     site.planned.refusal = SourceFailed("nothing there")
     assert ask(site.port, f"{TARGET}?length=known").status == 500
-    comes(lambda: any(each.name == "request" for each in spans.get_finished_spans()))
+    comes(lambda: {"request", "outline", "first byte"} <= {each.name for each in spans.get_finished_spans()})
     failed = {each.name for each in spans.get_finished_spans() if not each.status.is_ok}
     assert {"outline", "first byte"} <= failed
 

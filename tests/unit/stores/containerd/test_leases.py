@@ -104,7 +104,7 @@ def test_leases_are_renewed_while_they_are_held(obliging: Any, refusal: Callable
 
     obliging.on(CREATE_LEASE, create)
     with leases(obliging, duration=0.06) as made, made.lease("it"):
-        assert renewed.wait(5)
+        assert renewed.wait(60)
     assert len(obliging.questions(DELETE_LEASE)) >= 2
 
 
@@ -159,11 +159,11 @@ def test_nothing_is_held_that_cannot_be_leased(obliging: Any, refusal: Callable[
 def test_an_engine_that_hangs_is_waited_for_once(obliging: Any) -> None:
     ended = threading.Event()
     for method in (REMOVE_SNAPSHOT, DELETE_LEASE):
-        obliging.on(method, lambda _: ended.wait(5) and Empty())
-    lease = Lease(obliging.client(deadline=0.2), "it", 600)
+        obliging.on(method, lambda _: ended.wait(60) and Empty())
+    lease = Lease(obliging.client(deadline=1), "it", 600)
     for _ in range(3):
         lease.view("overlayfs", "x")
     started = time.monotonic()
     assert isinstance(lease.release(), EngineUnreachable)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3, "each of the four was waited for"
     ended.set()

@@ -363,6 +363,6 @@ found = images()
 print(json.dumps({{"images": [image.id for image in found], "damaged": [broken.id], "code": broken.error.code,
   "error": str(broken.error)}}))
 """
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=120)
     found: dict[str, object] = json.loads(done.stdout)
     return found

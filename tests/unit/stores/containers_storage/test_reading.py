@@ -93,7 +93,7 @@ async def test_waits_for_a_writer(made: Handmade, monkeypatch: pytest.MonkeyPatc
     async with anyio.create_task_group() as tasks:
         with written(made.root / "overlay-layers/layers.lock"):
             tasks.start_soon(read)
-            assert await anyio.to_thread.run_sync(asked.wait, 30)
+            assert await anyio.to_thread.run_sync(asked.wait, 60)
             assert not found
     assert found == [IMAGE.id]
 

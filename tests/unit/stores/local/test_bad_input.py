@@ -398,7 +398,7 @@ async def test_bombs(compression: str, tmp_path: Path) -> None:
     data = bomb(compression)
     made = time.monotonic()
     await refused(tmp_path, data, LimitExceeded)
-    assert time.monotonic() - made < 30 + (made - begun)
+    assert time.monotonic() - made < 120 + (made - begun)
 
 
 async def test_limits(tmp_path: Path) -> None:

@@ -343,11 +343,11 @@ async def test_removal_spares_what_an_import_builds_on(tmp_path: Path) -> None:
             # The base is verified and held by the time the second layer's blob is read.
             if count > blob.stat().st_size + len(BASE):
                 reached.set()
-                go_on.wait(20)
+                go_on.wait(60)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: store.import_archive(layout, progress=progress))
-            await asyncio.to_thread(reached.wait, 20)
+            await asyncio.to_thread(reached.wait, 60)
             removed = await store.remove_image("base:1")
             go_on.set()
         assert removed.layers == 0
