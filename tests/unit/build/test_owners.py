@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -145,8 +146,6 @@ BUILDS = {
 
 
 def built(place: Path, user: int) -> dict[str, list[object]]:
-    for folder in [place.parent, *place.parent.parents][:-1]:
-        folder.chmod(folder.stat().st_mode | 0o011)
     place.mkdir()
     os.chown(place, user, user)
     root = Path(__file__).parents[3]
@@ -162,9 +161,11 @@ def built(place: Path, user: int) -> dict[str, list[object]]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[object]], dict[str, list[object]]]:
-    place = tmp_path_factory.mktemp("owners")
-    return built(place / "root", 0), built(place / "user", USER)
+def both() -> tuple[dict[str, list[object]], dict[str, list[object]]]:
+    # Not where pytest has its directories: it closes them to others whenever another run of it begins.
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o711)
+        return built(Path(place, "root"), 0), built(Path(place, "user"), USER)
 
 
 @pytest.mark.parametrize("name", BUILDS)
