@@ -14,7 +14,7 @@ from streamer.changeset import content
 from streamer.changeset.change import Node
 from streamer.context import paths
 from streamer.context.recorded import Known, Recorded
-from streamer.context.tree import Hashing, header, packer
+from streamer.context.tree import Hashing, described, header, packer
 from streamer.drivers.base import Tree
 from streamer.errors import InvalidRequest, SourceChanged, shown
 from streamer.export.closing import closing
@@ -117,13 +117,4 @@ class ImageTree:
             return node
         said = self._recorded.said(node, partial(self._tree.holders, node.path))
         xattrs = {} if said.capability is None else {b"security.capability": said.capability}
-        return replace(node, stat=_status(node.stat, said.mode, said.uid, said.gid), xattrs=xattrs)
-
-
-def _status(found: os.stat_result, mode: int, uid: int, gid: int) -> os.stat_result:
-    numbers = (stat.S_IFMT(found.st_mode) | mode, *found[1:4], uid, gid, *found[6:10])
-    more = {name: getattr(found, name) for name in _MORE}
-    return os.stat_result(numbers, more)
-
-
-_MORE = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
+        return replace(node, stat=described(node.stat, said.mode, said.uid, said.gid), xattrs=xattrs)

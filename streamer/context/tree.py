@@ -11,8 +11,9 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from streamer.changeset import content
@@ -33,6 +34,9 @@ from streamer.tar.reader import Written
 from streamer.tar.sum import Version
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_NO_MODES: Mapping[bytes, int] = MappingProxyType({})
+_MORE = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
 
 
 class Hashing(enum.StrEnum):
@@ -226,10 +230,13 @@ class _Whole:
 
 
 class RecordedTree(_Whole):
-    """An archive that was taken in, with the sums that its members had as they came (names as they were written)."""
+    """An archive that was taken in, with the sums that its members had as they came (names as they were written).
+    `modes` are those of files by their paths that have others on the disk, where their owner must be able to read them.
+    """
 
-    def __init__(self, root: int, sums: tarsum.Sums) -> None:
+    def __init__(self, root: int, sums: tarsum.Sums, modes: Mapping[bytes, int] = _NO_MODES) -> None:
         super().__init__(root)
+        self._modes = modes
         for file in reversed(sums.files):
             self._sums[file.name] = file.sum  # of several with one name the first counts
 
@@ -240,6 +247,20 @@ class RecordedTree(_Whole):
             for file in sums.files:
                 made.update(file.name + b"\0" + file.sum.encode())
             self._whole = made.digest()
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        found = super().status(path)
+        return None if found is None else self._moded(path, found)
+
+    def nodes(self, start: bytes) -> Generator[Node, None, None]:
+        with closing(super().nodes(start)) as nodes:
+            for node in nodes:
+                node.stat = self._moded(node.path, node.stat)
+                yield node
+
+    def _moded(self, path: bytes, found: os.stat_result) -> os.stat_result:
+        mode = self._modes.get(path)
+        return found if mode is None else described(found, mode, found.st_uid, found.st_gid)
 
     def sum(self, path: bytes) -> str | None:
         return self._sums.get(path or b".")
@@ -284,6 +305,12 @@ def _opened(root: int, path: bytes) -> int:
         return open_below(root, path, _READ)
     except OSError as error:
         raise SourceChanged(f"cannot read {shown(path)}: {error.strerror}") from None
+
+
+def described(found: os.stat_result, mode: int, uid: int, gid: int) -> os.stat_result:
+    """The status of a file with another mode (its type stays) and owner."""
+    numbers = (stat.S_IFMT(found.st_mode) | mode, *found[1:4], uid, gid, *found[6:10])
+    return os.stat_result(numbers, {name: getattr(found, name) for name in _MORE})
 
 
 def _implied(found: os.stat_result) -> os.stat_result:
