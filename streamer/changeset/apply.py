@@ -82,6 +82,8 @@ class Applier:
         on_replaced: Callable[[bytes], None] | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
+        self.linked = b""
+        """The path of the file that the last hard link is a further name of."""
         self._root = root
         self._plain = whiteouts is Whiteouts.PLAIN
         self._owner = owner
@@ -267,6 +269,7 @@ class Applier:
                 raise InvalidArchive(missing) from None
             if stat.S_ISDIR(st.st_mode) or self._marks.whiteout(Node(member.linkname, target[-1], source, st)):
                 raise InvalidArchive(missing)
+            self.linked = there.inside(target[-1])
             place = self._place(parent)
             if self._vacate(place, name, unless=st):
                 os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=place.fd, follow_symlinks=False)

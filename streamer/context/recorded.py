@@ -9,6 +9,8 @@ from contextlib import closing
 from typing import NamedTuple
 
 from streamer.changeset.change import Node
+from streamer.changeset.whiteouts import OPAQUE, PREFIX
+from streamer.context import paths
 from streamer.errors import LimitExceeded, Unsupported, shown
 from streamer.oci import digest as digests
 from streamer.stores.base import Layer
@@ -28,6 +30,10 @@ class Said(NamedTuple):
     uid: int
     gid: int
     capability: bytes | None = None
+
+
+_NEW = Said(0o755, 0, 0)
+"""What a directory is given that a layer implies and nothing below has."""
 
 
 class Known:
@@ -62,19 +68,29 @@ class Recorded:
         said = self._layer(node.layer).find(node.path, node.stat.st_mode)
         if stat.S_ISDIR(node.stat.st_mode):
             # A directory that a layer only implies was made like the one below it.
+            number = node.layer
             for number in () if said is not None else holders():
                 said = self._layer(number).find(node.path, node.stat.st_mode)
                 if said is not None:
                     break
-            else:
-                if said is None and stat.S_IMODE(node.stat.st_mode) == 0o755:
-                    said = Said(0o755, 0, 0)
+            if said is None and self._is_new(number, node):
+                said = _NEW
         if said is None or not _fits(said.mode, node.stat.st_mode):
             raise Unsupported(
-                f"cannot tell whose /{shown(node.path)} of the image is: the records of its layers do not have it; "
-                "import the image again, or build in root's own store"
+                f"cannot tell whose /{shown(node.path)} of the image is: the tars of its layers do not tell; "
+                "import it again if an older version took it in, else build in a store of root's"
             )
         return said
+
+    def _is_new(self, number: int, node: Node) -> bool:
+        """Whether a directory that no member describes was made like none below. Where its layer deletes what lay below
+        as well, the order of the two would decide: then there must have been no other."""
+        if stat.S_IMODE(node.stat.st_mode) != _NEW.mode:
+            return False
+        if not self._layer(number).hides(node.path):
+            return True
+        below = range(number + 1, len(self._layers))
+        return all(self._layer(each).find(node.path, node.stat.st_mode) in (None, _NEW) for each in below)
 
     def _layer(self, number: int) -> _Members:
         if number not in self._read:
@@ -128,6 +144,15 @@ class _Members:
             return Said(stat.S_IMODE(mode), 0, 0)
         return said
 
+    def hides(self, path: bytes) -> bool:
+        """Whether a deletion concerns what the layers below have at the path, or above it."""
+        return any(
+            self._has(above) for each in (*paths.above(path), path) for above in (_whiteout(each), each + b"/" + OPAQUE)
+        )
+
+    def _has(self, path: bytes) -> bool:
+        return path in self._other or hash(path) in self._plain
+
     def _same(self, path: bytes, target: bytes) -> None:
         said = self._other.get(target)
         if said is not None:
@@ -138,6 +163,11 @@ class _Members:
             self._plain.add(hash(path))
         else:
             self._plain.discard(hash(path))
+
+
+def _whiteout(path: bytes) -> bytes:
+    above, slash, name = path.rpartition(b"/")
+    return above + slash + PREFIX + name
 
 
 def _said(entry: Entry) -> Said:

@@ -11,7 +11,6 @@ from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 
-from streamer.changeset.member import clean
 from streamer.errors import SourceChanged, StoreDamaged
 from streamer.oci import digest as digests
 from streamer.stores.assembly import is_refusal, not_permitted, open_records, own_place
@@ -36,19 +35,13 @@ def headers(path: bytes, diff_id: str, store: str) -> Generator[tuple[bytes, Ent
             if is_refusal(error):
                 raise not_permitted("the directory", what) from error
             raise SourceChanged(f"{what} was removed meanwhile") from error
-        moved: dict[bytes, bytes] = {}
-        """Members that lie elsewhere than their names say, for hard links to them."""
         try:
             for number, entry in enumerate(stack.enter_context(contextlib.closing(tar.headers(file)))):
-                own = own_place(entry.name)
-                place = places.place(File(number, entry.name, 0, None))
-                if place != own:
-                    moved[own] = place
-                elif moved:
-                    moved.pop(own, None)
+                record = File(number, entry.name, 0, None)
+                place = places.place(record)
                 if entry.type == LINK:
-                    target = b"/".join(clean(entry.linkname))
-                    entry = replace(entry, linkname=moved.get(target, target))
+                    target = places.target(record)
+                    entry = replace(entry, linkname=own_place(entry.linkname) if target is None else target)
                 yield place, entry
         except StoreDamaged as error:
             raise StoreDamaged(f"{SPLIT} of {what} cannot be read: {error}") from error

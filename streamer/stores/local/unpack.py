@@ -112,6 +112,8 @@ def _apply(applier: Applier, keeper: Keeper, entry: Entry, content: Content) -> 
         path = applier.apply(entry, content)
         if path is not None:
             keeper.landed(entry.name, path)
+            if entry.type == entries.LINK:
+                keeper.linked(entry.linkname, applier.linked)
         return
     blocks = _Blocks(content)
     path = applier.apply(entry, blocks)

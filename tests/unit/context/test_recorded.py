@@ -33,12 +33,18 @@ TOP = [
     entry("third", LINK, 0o600, 9, target="e/f"),
     entry("fourth", LINK, 0o600, 9, target="elsewhere"),
     entry("device", CHAR, 0o600, 9),
+    entry("new/.wh..wh..opq", REGULAR, 0o644, 0),
+    entry("in/.wh.hidden", REGULAR, 0o644, 9),
 ]
 BELOW = [
     entry("d", DIRECTORY, 0o700, 8),
     entry("e", DIRECTORY, 0o2555, 1, 2),
     entry("e/f", REGULAR, 0o644, 9),
     entry("low", REGULAR, 0o000, 9),
+    entry("new", DIRECTORY, 0o755, 9),
+    entry("in/hidden/d", DIRECTORY, 0o755, 9),
+    entry("in/other", DIRECTORY, 0o755, 9),
+    entry("in/hidden/same", DIRECTORY, 0o755, 0),
 ]
 
 
@@ -67,6 +73,9 @@ TOLD: dict[str, tuple[tuple[str, int, int, tuple[int, ...]], Said]] = {
     "the topmost counts": (("d", D | 0o750, 0, (0, 1)), Said(0o750, 3, 0)),
     "implied as below": (("e", D | 0o755, 0, (0, 1)), Said(0o2555, 1, 2)),
     "implied and nothing below": (("e", D | 0o755, 0, (0,)), Said(0o755, 0, 0)),
+    "implied beside a deletion": (("in/other", D | 0o755, 0, (0,)), Said(0o755, 0, 0)),
+    "implied in what came again, as below": (("in/hidden/same", D | 0o755, 0, (0,)), Said(0o755, 0, 0)),
+    "implied in what came again, nothing below": (("in/hidden/none", D | 0o755, 0, (0,)), Said(0o755, 0, 0)),
     "root's": (("e/f", F | 0o644, 0, ()), Said(0o644, 0, 0)),
     "in the lower one": (("low", F | 0o400, 1, ()), Said(0, 9, 0)),
     "root's at last": (("twice", F | 0o644, 0, ()), Said(0o644, 0, 0)),
@@ -89,6 +98,8 @@ REFUSED: dict[str, tuple[str, int, int, tuple[int, ...]]] = {
     "implied, but not as a new one": ("e", D | 0o750, 0, (0,)),
     "implied, but not as below": ("e", D | 0o711, 0, (0, 1)),
     "a hard link to what is not there": ("fourth", F | 0o644, 0, ()),
+    "implied in a layer that hides what it had": ("new", D | 0o755, 0, (0,)),
+    "implied in what came again": ("in/hidden/d", D | 0o755, 0, (0,)),
     "a device's name": ("device", F | 0o600, 0, ()),
 }
 

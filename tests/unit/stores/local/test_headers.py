@@ -29,6 +29,9 @@ TOP = layer(
     file("below/f", b"f", uid=10),
     whiteout("gone"),
     file("x/../y", b"y", uid=11),
+    link("alias/l", "below/f"),
+    link("m", "alias/a"),
+    file("z", b"z", uid=12),
 )
 PLACES = [
     (b"", 4, b""),
@@ -43,6 +46,9 @@ PLACES = [
     (b"real/f", 10, b""),
     (b".wh.gone", 0, b""),
     (b"y", 11, b""),
+    (b"usr/l", 0, b"real/f"),
+    (b"m", 0, b"usr/a"),
+    (b"z", 12, b""),
 ]
 
 
