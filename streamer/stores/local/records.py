@@ -25,6 +25,7 @@ class Records:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._layers: dict[str, tuple[bytes, Guard]] = {}
+        self._attached: dict[bytes, bytes] | None = None
 
     def images(self, rows: Sequence[ImageRow]) -> tuple[Image, ...]:
         return tuple(self.image(row) for row in rows)
@@ -56,9 +57,15 @@ class Records:
             created=row.created,
             snapshot=self._snapshot(stack, upper),
             parent=self._snapshot(stack) if stack else None,
-            mounted=mount_point(row),
+            mounted=self._mount_point(row),
             guard=partial(_all, (directory_guard(upper, f"container {row.name}"), *(check for _, check in stack))),
         )
+
+    def _mount_point(self, row: ContainerRow) -> str | None:
+        if self._attached is None:
+            self._attached = attached()
+        point = self._attached.get(source(row))
+        return None if point is None else os.fsdecode(point)
 
     def _stack(self, rows: Sequence[LayerRow]) -> tuple[tuple[bytes, Guard], ...]:
         """Tree and end check of each layer, in their order."""
@@ -91,9 +98,10 @@ class Records:
         )
 
 
-def mount_point(row: ContainerRow) -> str | None:
-    """Where the container is mounted now: the row may have outlived its mount, by a restart of the machine."""
-    return os.fsdecode(row.mounted) if row.mounted is not None and attached(row.mounted) else None
+def source(row: ContainerRow) -> bytes:
+    """What the mount of a container is called in the kernel's table, in which it is looked up: no note of ours would
+    outlive a restart, follow a store that was moved, or know what else was mounted in its place."""
+    return b"streamer:" + row.id.encode()
 
 
 def merged(core: Core, row: ContainerRow) -> Path:

@@ -3,7 +3,7 @@
     streamer.db                  metadata (`schema.py`)
     lock                         flock: held for the short moments in which directories and rows change together
     layers/<hex of chain ID>/    diff/ (an overlay layer), tar-split.json.gz, places.json, kept/
-    containers/<id>/             upper/, work/, merged/
+    containers/<id>/             upper/, work/, merged/; doomed while it is being removed
     staging/<random>/            what an import or commit in progress writes; flock held by the process that does
     trash/                       what no row names any more, on its way out
 
@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from streamer.stores.local import trash
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 FOLDERS = ("layers", "containers", "staging", "trash")
+
+_NAME = re.compile(r"[0-9a-f]{12,128}")
+_DOOMED = "doomed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,10 @@ class State:
 
     def layer(self, chain_id: str) -> bytes:
         """The absolute path of a layer's directory."""
-        return os.fsencode(self.path) + b"/layers/" + digests.encoded(chain_id).encode()
+        return os.fsencode(self.path) + b"/layers/" + _named(digests.encoded(chain_id)).encode()
 
     def container(self, identity: str) -> bytes:
-        return os.fsencode(self.path) + b"/containers/" + identity.encode()
+        return os.fsencode(self.path) + b"/containers/" + _named(identity).encode()
 
     def lock(self) -> int | None:
         """The store's lock, given back by closing the descriptor; None while somebody else holds it. Never waits. Each
@@ -66,7 +70,7 @@ class State:
 
     def hold_layer(self, chain_id: str) -> int | None:
         """A descriptor of the layer's directory whose shared lock keeps it from being collected; None if it is gone."""
-        return held(self.folders["layers"], digests.encoded(chain_id), fcntl.LOCK_SH)
+        return held(self.folders["layers"], _named(digests.encoded(chain_id)), fcntl.LOCK_SH)
 
     def has_layer(self, chain_id: str) -> bool:
         """Whether the layer's directory is there; to be believed under the store's lock only."""
@@ -76,10 +80,35 @@ class State:
             return False
         return True
 
+    def doom(self, identity: str) -> None:
+        """Says of a container that it is to be removed: killed before its directory is gone, the next start goes on."""
+        path = f"{_named(identity)}/{_DOOMED}"
+        with storage("the container"), contextlib.suppress(FileNotFoundError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.folders["containers"]))
+
+    def forsaken(self, identity: str) -> bool:
+        """Whether nothing of a person's is in a container: it was never used, or is to be removed."""
+        path = self.container(identity)
+        if os.path.lexists(path + b"/" + _DOOMED.encode()):
+            return True
+        try:
+            return not os.listdir(path + b"/upper")
+        except FileNotFoundError:
+            return True
+
+    def require_empty(self) -> None:
+        """Conflict if there is anything in the directories: where no row was ever written that is somebody else's, or
+        what is left of a store whose database is lost. Nothing of it may ever be taken for what no row names."""
+        for name, folder in self.folders.items():
+            if os.listdir(folder):
+                raise _no_store(self.path, name)
+
     def discard(self, folder: str, name: str) -> None:
         """Moves a directory into the trash (durably, at once invisible); `trash.empty` deletes it. Missing is fine."""
         with contextlib.suppress(FileNotFoundError):
-            os.rename(name, secrets.token_hex(8), src_dir_fd=self.folders[folder], dst_dir_fd=self.folders["trash"])
+            os.rename(
+                _named(name), secrets.token_hex(8), src_dir_fd=self.folders[folder], dst_dir_fd=self.folders["trash"]
+            )
 
     def empty_trash(self) -> None:
         """Deletes what was discarded. What cannot be deleted now is out of sight already and tried again at the next
@@ -97,32 +126,40 @@ def opened(path: Path) -> Iterator[State]:
         os.makedirs(path, mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, fd)
-        _claim(path, fd)
+        new = not os.access("streamer.db", os.F_OK, dir_fd=fd, follow_symlinks=False)
+        there = [name for name in FOLDERS if os.access(name, os.F_OK, dir_fd=fd, follow_symlinks=False)]
         folders = {}
-        for name in FOLDERS:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=fd)
+        for name in (*there, *(each for each in FOLDERS if each not in there)):
+            if name not in there:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=fd)
             folders[name] = os.open(name, DIRECTORY, dir_fd=fd)
             stack.callback(os.close, folders[name])
+            if new and os.listdir(folders[name]):
+                raise _no_store(path, name)
+            if os.fstat(folders[name]).st_dev != os.fstat(fd).st_dev:
+                raise Conflict(f"{path / name} is on another file system than {path}: a store has to be on one")
         yield State(path, fd, folders)
 
 
-def _claim(path: Path, fd: int) -> None:
-    if os.access("streamer.db", os.F_OK, dir_fd=fd, follow_symlinks=False):
-        return
-    for name in FOLDERS:
-        try:
-            inside = os.open(name, DIRECTORY, dir_fd=fd)
-        except FileNotFoundError:
-            continue
-        try:
-            if os.listdir(inside):
-                raise Conflict(
-                    f"{path} is no store of streamer (it has no streamer.db), and its {name}/ is not empty: name a "
-                    "directory that is empty, or not there yet"
-                )
-        finally:
-            os.close(inside)
+def _no_store(path: Path, name: str) -> Conflict:
+    return Conflict(
+        f"{path} is no store of streamer (its streamer.db is missing, empty or another one), and its {name}/ is not "
+        "empty: name a directory that is empty, or not there yet; or bring the streamer.db of this store back"
+    )
+
+
+def is_ours(name: str) -> bool:
+    """Whether a directory of that name may be one that a store made."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _named(name: str) -> str:
+    """A directory's name, which a row may tell. StoreDamaged for what no store of ours ever wrote: it could lead
+    anywhere."""
+    if not is_ours(name):
+        raise StoreDamaged(f"the store names a directory {name[:200]!r}, which is none of its own")
+    return name
 
 
 def held(folder: int, name: str, operation: int) -> int | None:

@@ -268,6 +268,7 @@ async def _prepare(core: Core) -> None:
         async with core.database.write() as transaction:
             owner = await catalog.read_property(transaction, "owner")
             if owner is None:
+                await to_thread.run_sync(core.state.require_empty, limiter=core.changes)
                 owner = await to_thread.run_sync(_own, core.state, limiter=core.changes)
                 await catalog.write_property(transaction, "owner", owner)
             layers = frozenset(digests.encoded(row.chain) for row in await catalog.layers(transaction))
