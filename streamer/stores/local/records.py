@@ -17,6 +17,7 @@ from streamer.stores.base import Container, Guard, Image, Layer
 from streamer.stores.local.assemble import assembly
 from streamer.stores.local.catalog import ContainerRow, ImageRow, LayerRow
 from streamer.stores.local.core import Core
+from streamer.stores.local.headers import headers
 
 
 class Records:
@@ -83,14 +84,16 @@ class Records:
 
     def _layer(self, row: LayerRow, stack: tuple[tuple[bytes, Guard], ...]) -> Layer:
         """The layer of that row, which is the topmost of the stack."""
+        folder, name = self._core.state.layer(row.chain), self._core.name
         return Layer(
-            store=self._core.name,
+            store=name,
             diff_id=row.diff,
             chain_id=row.chain,
             snapshot=self._snapshot(stack),
             parent=self._snapshot(stack[:-1]) if len(stack) > 1 else None,
             size=row.size,
-            assemble=assembly(self._core.state.layer(row.chain), row.diff, self._core.name),
+            assemble=assembly(folder, row.diff, name),
+            headers=partial(headers, folder, row.diff, name) if self._core.ownership.owner is not None else None,
             guard=partial(_all, tuple(check for _, check in stack)),
         )
 
