@@ -1,6 +1,6 @@
 """`python -m streamer`: the command line."""
 
-from streamer.cli.main import main
+from streamer.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -67,7 +67,12 @@ def _check(named: Sequence[Location]) -> None:
 
 async def _embedded(local: Location) -> bool:
     try:
-        return await anyio.Path(local.place, "streamer.db").exists()
+        await anyio.Path(local.place, "streamer.db").stat()
+        return True
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        raise InvalidRequest(f"there can be no store at {local.place}: it is no directory", parameter="state") from None
     except OSError as error:
         raise NotPermitted(f"cannot look for a store at {local.place}: {error.strerror}") from error
 

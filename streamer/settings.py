@@ -24,7 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from streamer.errors import InvalidRequest, NotFound, NotPermitted
+from streamer.errors import FILE_REFUSALS, InvalidRequest, NotFound, NotPermitted
 
 MiB = 1 << 20
 GiB = 1 << 30
@@ -291,7 +291,8 @@ def _file(path: Path | None) -> Mapping[str, object]:
     except FileNotFoundError:
         raise NotFound(f"there is no file {path} for settings") from None
     except OSError as error:
-        raise NotPermitted(f"cannot read settings from {path}: {error.strerror}") from error
+        kind = FILE_REFUSALS.get(error.errno or 0, NotPermitted)
+        raise kind(f"cannot read settings from {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"cannot read settings from {path}: {error}", parameter="config") from None
 

@@ -121,4 +121,5 @@ def _stages(instructions: Sequence[Instruction]) -> tuple[tuple[Arg, ...], tuple
 
 
 def _raise(error: StreamerError, name: str) -> NoReturn:
-    raise type(error)(f"{name}, {error}", **{**error.details, "file": name}) from None
+    between = "," if "line" in error.details else ":"
+    raise type(error)(f"{name}{between} {error}", **{**error.details, "file": name}) from None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from streamer.cli.emit import emit
-from streamer.cli.options import State, Stores
+from streamer.cli.options import CONTEXT, State, Stores
 from streamer.cli.running import work
+from streamer.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from streamer.service import Service
@@ -22,9 +23,7 @@ def build(
         str,
         typer.Argument(
             metavar="CONTEXT",
-            help="A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL "
-            "of an archive or of a Dockerfile; or - for standard input: an archive in any compression, or a bare "
-            "Dockerfile.",
+            help=CONTEXT,
             show_default=False,
         ),
     ],
@@ -82,7 +81,11 @@ def build(
     ] = "docker-24",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of the steps.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="The steps as lines of JSON on standard output, as Docker's API has them.")
+        bool,
+        typer.Option(
+            "--json",
+            help="The steps, and what became of them, as lines of JSON on standard output, as Docker's API has them.",
+        ),
     ] = False,
     state: State = None,
     store: Stores = None,
@@ -93,6 +96,8 @@ def build(
     while they are stored. Tells of the steps on standard error and prints the image's ID. Without a name for it, images
     of steps are found again by later builds until `streamer prune`.
     """
+    if quiet and as_json:
+        raise InvalidRequest("--quiet and --json cannot go together: JSON is the steps", parameter="quiet")
 
     async def command(service: Service) -> str:
         from streamer.build.builder import Options

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +17,18 @@ import anyio.to_thread
 from streamer.build import contexts, copying
 from streamer.build.building import build
 from streamer.build.order import Order
-from streamer.build.progress import Line, Say, fetching
+from streamer.build.progress import Line, Say, failed, fetching
 from streamer.build.remote import Fetching
 from streamer.build.workshop import LocalWorkshop
-from streamer.cli.complain import printable
+from streamer.cli.complain import printable, single
 from streamer.cli.emit import emit, flush
 from streamer.cli.progress import progress
-from streamer.cli.source import Input, source
+from streamer.cli.source import Input, source, stopping
 from streamer.context.fetch import Limits as FetchLimits
 from streamer.context.opening import EVERY, Network
 from streamer.context.source import Kind, kind
 from streamer.context.tree import Hashing
-from streamer.errors import InvalidRequest
+from streamer.errors import InvalidRequest, StreamerError
 from streamer.service import policy
 from streamer.tar.source import Limits
 
@@ -39,11 +39,24 @@ if TYPE_CHECKING:
 
 async def built(service: Service, order: Order, context: str, file: str | None, hashing: Hashing, manner: str) -> str:
     """The ID of the image. `manner` is how steps are told of: `quiet`, `json` (on standard output), or empty for lines
-    on standard error."""
+    on standard error. As JSON, a failure is the last one of the lines, beside what is said of it everywhere."""
+    say = _say(manner)
+    try:
+        return await _built(service, order, context, file, hashing, manner, say)
+    except (StreamerError, ExceptionGroup) as error:
+        found = single(error)
+        if manner == "json" and isinstance(found, StreamerError):
+            with suppress(StreamerError, BrokenPipeError):  # it may be standard output itself that failed
+                await say(failed(found))
+        raise
+
+
+async def _built(
+    service: Service, order: Order, context: str, file: str | None, hashing: Hashing, manner: str, say: Say
+) -> str:
     limits = Limits(total=service.settings.max_import_bytes)
     local = service.local
     async with _given(service, context, file, hashing, limits) as given:
-        say = _say(manner)
         with _downloads(say, manner) as advance:
             how = Fetching(policy(service.settings), FetchLimits(size=service.settings.max_import_bytes), advance)
             workshop = LocalWorkshop(local, service.exporter.mounts, given.tree, hashing, limits, how)
@@ -102,14 +115,14 @@ async def _given(
         stream = _stream(opened)
         async with (
             service.local.scratch() as place,
-            _stopping(stream),
+            stopping(stream),
             contexts.entered(partial(contexts.of_source, stream, file, place, limits)) as given,
         ):
             yield given
 
 
 async def _read(stream: Input) -> bytes:
-    async with _stopping(stream):
+    async with stopping(stream):
         return await anyio.to_thread.run_sync(contexts.limited, stream)
 
 
@@ -117,22 +130,6 @@ def _stream(opened: Input | Path) -> Input:
     if isinstance(opened, Path):
         raise InvalidRequest("standard input is a directory: name it as CONTEXT")
     return opened
-
-
-@asynccontextmanager
-async def _stopping(stream: Input) -> AsyncIterator[None]:
-    """While the block is open, a cancellation ends reading: a thread may wait for input that never comes."""
-
-    async def stop() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stream.stop()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop)
-        yield
-        tasks.cancel_scope.cancel()
 
 
 @contextmanager

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamer.cli.export import compression_named, send, tell
-from streamer.cli.options import Compression, Owner
+from streamer.cli.options import CONTEXT, Method, NoOverwrite, Output, Owner
 from streamer.cli.running import settings, storeless
+from streamer.cli.writing import compression_named, written
 from streamer.errors import InvalidRequest
-from streamer.sinks.address import is_object
 
 if TYPE_CHECKING:
     from streamer.export.plan import ExportPlan
@@ -26,9 +25,7 @@ def context(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL "
-            "of an archive or of a Dockerfile; or - for standard input: an archive in any compression, or a bare "
-            "Dockerfile.",
+            help=CONTEXT,
             show_default=False,
         ),
     ],
@@ -42,17 +39,7 @@ def context(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE|-|URI",
-            help="Where to write: a FILE, or an object as s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY. Either "
-            "appears only when it is complete. Without it, standard output.",
-            show_default=False,
-        ),
-    ] = None,
+    output: Output = None,
     owner: Annotated[
         Owner,
         typer.Option(
@@ -61,20 +48,8 @@ def context(
             "standard input passes byte for byte.",
         ),
     ] = "root",
-    compression: Annotated[
-        Compression | None,
-        typer.Option(
-            metavar="METHOD",
-            help="none, gzip, bzip2, xz or zstd. Without it, what the FILE's name says (.gz, .tgz, .zst …), else none.",
-            show_default=False,
-        ),
-    ] = None,
-    no_overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--no-overwrite", help="Fail (exit code 4) if the FILE or object exists, instead of replacing it."
-        ),
-    ] = False,
+    compression: Method = None,
+    no_overwrite: NoOverwrite = False,
 ) -> None:
     """Stream what a builder is sent into a file, a pipe, or object storage.
 
@@ -84,13 +59,10 @@ def context(
         raise InvalidRequest("--file is empty or holds a NUL", parameter="file")
 
     async def command(service: Service) -> None:
-        import anyio
         import anyio.to_thread
 
-        from streamer.cli.importing import stop_when_cancelled
-        from streamer.cli.source import Input
+        from streamer.cli.source import Input, stopping
         from streamer.cli.source import source as opened
-        from streamer.cli.uploading import uploaded
         from streamer.context.directory import plan_directory
         from streamer.context.incoming import plan_incoming
         from streamer.context.opening import EVERY, Network
@@ -109,11 +81,7 @@ def context(
         )
 
         async def write(plan: ExportPlan) -> None:
-            if is_object(output or ""):
-                assert output is not None
-                tell(await uploaded(service, plan, output, replace=not no_overwrite, digest_first=False))
-            else:
-                tell(await send(service, plan, output, replace=not no_overwrite))
+            await written(service, plan, output, replace=not no_overwrite)
 
         found = kind(source, is_directory=os.path.isdir(source))  # noqa: ASYNC240
         if found in (Kind.GIT, Kind.URL):
@@ -133,9 +101,7 @@ def context(
             def planned() -> ExportPlan:
                 return plan_incoming(taken, choices, name=taken.name, limits=Limits()).plan
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(stop_when_cancelled, taken)
+            async with stopping(taken):
                 await write(await anyio.to_thread.run_sync(planned))
-                tasks.cancel_scope.cancel()
 
     storeless(settings(context, None, None), command)

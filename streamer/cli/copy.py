@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -53,70 +54,51 @@ _Cache: TypeAlias = Annotated[
 ]
 
 
-def copy(
-    context: typer.Context,
-    image: _Image,
-    paths: _Paths,
-    directory: _Context = ".",
-    chown: _Chown = "",
-    chmod: _Chmod = "",
-    tag: _Tag = None,
-    cache: _Cache = True,
-    as_json: Json = False,
-    state: State = None,
-    store: Stores = None,
-) -> None:
-    """Make a new image with files on top of another one, as COPY does. Prints its ID.
+def _command(unpack: bool, description: str) -> Callable[..., None]:
+    def command(
+        context: typer.Context,
+        image: _Image,
+        paths: _Paths,
+        directory: _Context = ".",
+        chown: _Chown = "",
+        chmod: _Chmod = "",
+        tag: _Tag = None,
+        cache: _Cache = True,
+        as_json: Json = False,
+        state: State = None,
+        store: Stores = None,
+    ) -> None:
+        async def made(service: Service) -> Copied:
+            from streamer.build.copying import Order, instruction
+            from streamer.build.order import names
+            from streamer.cli.building import copied
 
-    No container, mount or root is needed: the layer is made while it is stored.
-    """
-    _run(context, False, image, paths, directory, chown, chmod, tag, cache, as_json, state, store)
+            *sources, destination = paths
+            given = instruction(unpack, sources, destination, chown=chown, chmod=chmod)
+            return await copied(service, Order(image, given, names(tag or ()), cache), directory)
 
+        _print(work(context, state, store, made, create=image == "scratch"), as_json)
 
-def add(
-    context: typer.Context,
-    image: _Image,
-    paths: _Paths,
-    directory: _Context = ".",
-    chown: _Chown = "",
-    chmod: _Chmod = "",
-    tag: _Tag = None,
-    cache: _Cache = True,
-    as_json: Json = False,
-    state: State = None,
-    store: Stores = None,
-) -> None:
-    """As copy, but archives of the context are unpacked, in any compression, and URLs are fetched, as ADD does."""
-    _run(context, True, image, paths, directory, chown, chmod, tag, cache, as_json, state, store)
+    command.__doc__ = description
+    return command
 
 
-def _run(
-    context: typer.Context,
-    unpack: bool,
-    image: str,
-    paths: list[str],
-    directory: str,
-    chown: str,
-    chmod: str,
-    tag: list[str] | None,
-    cache: bool,
-    as_json: bool,
-    state: State,
-    store: Stores,
-) -> None:
-    async def command(service: Service) -> Copied:
-        from streamer.build.copying import Order, instruction
-        from streamer.build.order import names
-        from streamer.cli.building import copied
-
-        *sources, destination = paths
-        given = instruction(unpack, sources, destination, chown=chown, chmod=chmod)
-        return await copied(service, Order(image, given, names(tag or ()), cache), directory)
-
-    made = work(context, state, store, command, create=image == "scratch")
+def _print(made: Copied, as_json: bool) -> None:
     if not as_json:
         emit(made.image.id)
         return
     from streamer.build.copying import value
 
     emit(json.dumps(value(made), indent=2))
+
+
+copy = _command(
+    False,
+    """Make a new image with files on top of another one, as COPY does. Prints its ID.
+
+    No container, mount or root is needed: the layer is made while it is stored.
+    """,
+)
+add = _command(
+    True, "As copy, but archives of the context are unpacked, in any compression, and URLs are fetched, as ADD does."
+)

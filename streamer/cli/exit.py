@@ -47,7 +47,7 @@ CODES = MappingProxyType(
 
 MEANINGS = (
     (0, "done"),
-    (1, "an unexpected error, or `doctor` found something that does not work"),
+    (1, "unexpected error; `doctor` found what fails; `serve` broke a download off"),
     (2, "invalid command line, parameter or reference"),
     (3, "not found"),
     (4, "ambiguous, exists already, or in use"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import cleandoc
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
+
+from streamer.cli.emit import translated
 
 EXAMPLES = {
     "ls": ("streamer ls", "streamer ls containers --json"),
@@ -22,7 +26,7 @@ EXAMPLES = {
         "docker save busybox | streamer sum --algorithm sha512 -",
     ),
     "context": (
-        "streamer context . -o context.tar.zst",
+        "streamer context . -o ../context.tar.zst",
         "streamer context . --compression gzip | docker build -",
         "streamer context - --owner keep < context.tar.xz | buildah build -",
     ),
@@ -72,7 +76,16 @@ def examples(name: str) -> str:
     return "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
+def description(command: Callable[..., None]) -> str:
+    """A command's docstring for `--help`, a line for each paragraph: typer would break them as the source does."""
+    return "\n\n".join(" ".join(each.split()) for each in cleandoc(command.__doc__ or "").split("\n\n"))
+
+
 class Command(TyperCommand):
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with translated():  # `--help` is written in here
+            return super().make_context(*args, **kwargs)
+
     def get_params(self, ctx: Any) -> list[Any]:
         return untyped(super().get_params(ctx))
 

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from streamer.cli.progress import progress
-from streamer.cli.source import Input, source
+from streamer.cli.source import Input, source, stopping
 from streamer.errors import InvalidArchive, LimitExceeded, Unsupported
 from streamer.stores.base import ArchiveKind
 from streamer.stores.values import image_value
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
 async def imported(service: Service, file: str, name: str | None, format: str) -> dict[str, Any]:
     """Imports `file` into the embedded store; what became of it, as `streamer import --json` prints it."""
     with source(file) as opened, progress(file, opened.size if isinstance(opened, Input) else None) as advance:
-        async with anyio.create_task_group() as tasks:
-            if isinstance(opened, Input):
-                tasks.start_soon(stop_when_cancelled, opened)
+        async with stopping(opened):
             with about(file):
                 report = await service.local.import_archive(
                     opened,
@@ -33,7 +29,6 @@ async def imported(service: Service, file: str, name: str | None, format: str) -
                     progress=advance,
                     limits=Limits(total=service.settings.max_import_bytes),
                 )
-            tasks.cancel_scope.cancel()
     return {
         "images": [image_value(image) for image in report.images],
         "layers_new": report.layers_new,
@@ -52,11 +47,3 @@ def about(file: str) -> Iterator[None]:
         if file != "-":
             error.args = (f"{file}: {error}",)
         raise
-
-
-async def stop_when_cancelled(opened: Input) -> None:
-    # The import's thread is waited for when the command is cancelled, and it may wait for input that never comes.
-    try:
-        await anyio.sleep_forever()
-    finally:
-        opened.stop()

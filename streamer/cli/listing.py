@@ -15,6 +15,7 @@ from streamer.cli.exit import CODES, UNEXPECTED
 from streamer.cli.options import ContainerName, FromStore, Json, State, Stores
 from streamer.cli.running import on, settings, work
 from streamer.cli.table import Column, Record, moment, short, show, size
+from streamer.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from streamer.export.exporter import ExportStream
@@ -72,6 +73,9 @@ def ls(
     A table on a terminal; otherwise a line each, tab-separated and without a header, with whole IDs and sizes in bytes.
     What cannot be read is warned of; the exit code tells it if a store that was named cannot be read at all.
     """
+
+    if everything and what != "images":
+        raise InvalidRequest(f"--all is for images: of {what}, all are listed", parameter="all")
 
     async def command(service: Service) -> list[dict[str, Any]]:
         return await _records(service, what, from_store, everything)
@@ -139,7 +143,8 @@ def changes(
 ) -> None:
     """What was added (A), changed (C) and deleted (D) in a container since it was created.
 
-    A letter, a tab and the path a line, parents first; control characters in a path are escaped.
+    A letter, a tab and the path a line, parents first; control characters in a path are escaped. What --json prints can
+    be told apart and undone whatever the names hold.
     """
 
     async def command(service: Service) -> None:

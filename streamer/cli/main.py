@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,9 +23,9 @@ from streamer.cli import context as context_
 from streamer.cli import copy, doctor, export, listing, serve, store, token
 from streamer.cli import sum as sums
 from streamer.cli.complain import complain, say
-from streamer.cli.emit import emit, flush
-from streamer.cli.exit import OK, USAGE, ReaderLeft, epilog, status
-from streamer.cli.help import Command, examples, untyped
+from streamer.cli.emit import emit, escape_what_cannot_be_encoded, flush, translated
+from streamer.cli.exit import OK, USAGE, Interrupted, ReaderLeft, epilog, status
+from streamer.cli.help import Command, description, examples, untyped
 from streamer.cli.options import Config, State, Stores
 from streamer.cli.running import Given
 
@@ -33,7 +34,7 @@ class Commands(TyperGroup):
     """Turns whatever a command raises into one line and an exit code of `cli.exit`."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _reader():
+        with _ended(), translated():
             return super().make_context(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -47,18 +48,19 @@ class Commands(TyperGroup):
         return untyped(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
-        with _reader():
+        with _ended():
             return super().invoke(ctx)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs |= {"standalone_mode": False, "prog_name": "streamer"}
+        escape_what_cannot_be_encoded()
         try:
             result = super().main(*args, **kwargs)
             code = result if isinstance(result, int) else OK
             flush()
         except typer.TyperException as error:
             code = _misused(error)
-        except (Exception, KeyboardInterrupt) as error:
+        except Exception as error:
             complain(error)
             code = status(error)
         _forget_output()
@@ -66,11 +68,15 @@ class Commands(TyperGroup):
 
 
 @contextmanager
-def _reader() -> Iterator[None]:
+def _ended() -> Iterator[None]:
+    """What ends a command from outside is said as it is: Interrupted, ReaderLeft."""
     try:
         yield
+    # Of both, typer would make exit codes of its own, without a word.
+    except KeyboardInterrupt as error:
+        raise Interrupted(signal.SIGINT) from error
     except BrokenPipeError as error:
-        raise ReaderLeft from error  # typer would make an exit code of its own of it
+        raise ReaderLeft from error
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # rich did
             raise ReaderLeft from error
@@ -158,7 +164,10 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, cls=Command, epilog=examples(_name), rich_help_panel=_panel)(_command)
+        _registered = app.command(
+            _name, cls=Command, help=description(_command), epilog=examples(_name), rich_help_panel=_panel
+        )
+        _registered(_command)
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""Options that several commands share, declared once. Nothing heavy is imported here: `--help` reads this."""
+"""Options that several commands share, declared once. Nothing heavy is imported here: `--help` reads this.
+
+Paths are `readable=False`: typer then leaves it to whoever opens the file to say why it cannot be read, as of one that
+the environment names.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ State: TypeAlias = Annotated[
         help="Where the embedded store lives (also STREAMER_STATE; otherwise /var/lib/streamer for root, "
         "~/.local/share/streamer for others).",
         show_default=False,
+        readable=False,
         rich_help_panel="Stores",
     ),
 ]
@@ -27,6 +32,7 @@ Config: TypeAlias = Annotated[
         help="Settings in TOML (also STREAMER_CONFIG; otherwise /etc/streamer/streamer.toml, if it is there). The "
         "environment wins over it, and flags over both; see `streamer config`.",
         show_default=False,
+        readable=False,
         rich_help_panel="Settings",
     ),
 ]
@@ -73,3 +79,35 @@ Profile: TypeAlias = Literal["docker", "full"]
 Format: TypeAlias = Literal["oci", "docker-legacy"]
 Owner: TypeAlias = Literal["keep", "root"]
 ImportFormat: TypeAlias = Literal["auto", "docker-archive", "oci", "rootfs"]
+
+Output: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|-|URI",
+        help="Where to write: a FILE, or an object as s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY. Either "
+        "appears only when it is complete. Without it, standard output.",
+        show_default=False,
+    ),
+]
+
+Method: TypeAlias = Annotated[
+    Compression | None,
+    typer.Option(
+        metavar="METHOD",
+        help="none, gzip, bzip2, xz or zstd. Without it, what the FILE's name says (.gz, .tgz, .zst …), else none.",
+        show_default=False,
+    ),
+]
+
+NoOverwrite: TypeAlias = Annotated[
+    bool,
+    typer.Option("--no-overwrite", help="Fail (exit code 4) if the FILE or object exists, instead of replacing it."),
+]
+
+CONTEXT = (
+    "A directory, without what its .dockerignore leaves out; a git repository as URL#REF:SUBDIR; the URL of an archive "
+    "or of a Dockerfile; or - for standard input: an archive in any compression, or a bare Dockerfile."
+)
+"""What a build context can be, for the help of those who take one."""

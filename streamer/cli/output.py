@@ -22,7 +22,7 @@ from streamer.changeset.making import write_all
 from streamer.cli.complain import failed
 from streamer.cli.running import last_action
 from streamer.errors import Conflict, InvalidRequest, NotPermitted, StreamerError
-from streamer.sinks import newfile
+from streamer.sinks import address, newfile
 
 STANDARD_OUTPUT = 1
 
@@ -57,6 +57,8 @@ def replaceable(name: str, suggestion: str) -> bool:
     """
     if not name:
         raise InvalidRequest(f"-o is empty: name a file (for example -o {suggestion})", parameter="output")
+    if "://" in name:
+        address.parse(name)  # says which URIs there are
     if (found := _stat(name, follow=True)) is not None and stat.S_ISDIR(found.st_mode):
         hint = name.rstrip("/") + "/" + suggestion
         raise InvalidRequest(f"{name} is a directory: name the file (for example -o {hint})", parameter="output")

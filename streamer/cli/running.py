@@ -97,20 +97,11 @@ def on(chosen: Settings, command: Callable[[Service], Awaitable[T]], *, create: 
 
     NotFound if there is no embedded store yet, unless `create`.
     """
-    import anyio
-
-    from streamer import log
-
-    # Without this, structlog's default writes to standard output: into the archive.
-    log.configure(chosen.log_level if "log_level" in chosen.model_fields_set else "error", chosen.log_format)
-    return anyio.run(_interruptible, lambda: _served(chosen, command, create))
+    return _run(chosen, lambda: _served(chosen, command, create))
 
 
 def storeless(chosen: Settings, command: Callable[[Service], Awaitable[T]]) -> T:
     """The result of `command(service)` where that needs no store. Signals as in `on`."""
-    import anyio
-
-    from streamer import log
 
     async def served() -> T:
         from streamer.service import storeless as opened
@@ -118,14 +109,31 @@ def storeless(chosen: Settings, command: Callable[[Service], Awaitable[T]]) -> T
         async with opened(chosen) as service:
             return await command(service)
 
-    log.configure(chosen.log_level if "log_level" in chosen.model_fields_set else "error", chosen.log_format)
-    return anyio.run(_interruptible, served)
+    return _run(chosen, served)
 
 
-def alone(command: Callable[[], Awaitable[T]]) -> T:
-    """The result of `command()`, without settings or stores. Signals as in `on`."""
+def alone(context: typer.Context, command: Callable[[], Awaitable[T]]) -> T:
+    """The result of `command()`, which needs no settings and no stores. Signals as in `on`.
+
+    Only a file of settings that was named is read, to say what is wrong with it: that of a service on this machine may
+    be none of this user's business.
+    """
+    if file(context) is not None:
+        return _run(settings(context, None, None), command)
+    flags(context, None, None)  # warns
+    return _run(None, command)
+
+
+def _run(chosen: Settings | None, command: Callable[[], Awaitable[T]]) -> T:
     import anyio
 
+    from streamer import log
+
+    level, format = "error", "auto"
+    if chosen is not None:
+        level, format = chosen.log_level if "log_level" in chosen.model_fields_set else level, chosen.log_format
+    # Without this, structlog's default writes to standard output: into the archive.
+    log.configure(level, format)
     return anyio.run(_interruptible, command)
 
 

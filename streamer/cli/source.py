@@ -1,4 +1,4 @@
-"""Where an import comes from: a file or a pipe as a synchronous source that a signal can interrupt."""
+"""Where an archive comes from: a file or a pipe as a synchronous source that a signal can interrupt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import fcntl
 import os
 import select
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+
+import anyio
 
 from streamer.cli.complain import failed
 from streamer.errors import Draining, InvalidRequest, SourceFailed
@@ -17,7 +19,7 @@ STANDARD_INPUT = 0
 
 
 class Input:
-    """`read(n)` in the import's thread, `stop()` from anywhere. `size` is None where only reading can tell."""
+    """`read(n)` in a thread, `stop()` from anywhere. `size` is None where only reading can tell."""
 
     def __init__(self, fd: int, name: str, size: int | None, stopping: tuple[int, int]) -> None:
         self.name = name
@@ -31,7 +33,7 @@ class Input:
     def read(self, size: int) -> bytes:
         """At most `size` bytes, b"" at the end. Draining once stopped, SourceFailed if reading fails."""
         while True:
-            # A pipe may stay silent for ever; waiting in poll, the import hears `stop`.
+            # A pipe may stay silent for ever; waiting in poll, the thread hears `stop`.
             if any(fd == self._stopped for fd, _ in self._poll.poll()):
                 raise Draining(f"reading {self.name} was interrupted")
             try:
@@ -75,3 +77,21 @@ def source(name: str) -> Iterator[Input | Path]:
             stack.callback(os.close, end)
         left = found.st_size - os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(found.st_mode) else None
         yield Input(fd, name, left, stopping)
+
+
+@asynccontextmanager
+async def stopping(opened: Input | Path) -> AsyncIterator[None]:
+    """While the block is open, a cancellation ends reading: a command waits for its thread, and the thread may wait for
+    input that never comes. Leaving the block ends it too."""
+    async with anyio.create_task_group() as tasks:
+        if isinstance(opened, Input):
+            tasks.start_soon(_stop_when_cancelled, opened)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def _stop_when_cancelled(opened: Input) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        opened.stop()

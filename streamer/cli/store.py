@@ -1,11 +1,10 @@
-"""What changes the embedded store: import, create, mount, unmount, commit, tag, rm."""
+"""What changes the embedded store: import, create, mount, unmount, commit, tag, rm, prune."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +16,10 @@ from streamer.cli.exit import status
 from streamer.cli.options import ContainerName, ImageName, ImportFormat, Json, State, Stores
 from streamer.cli.running import work
 from streamer.cli.table import short
-from streamer.errors import Ambiguous, Conflict, InvalidReference, InvalidRequest, NotFound, StreamerError
+from streamer.errors import InvalidRequest, StreamerError
 
 if TYPE_CHECKING:
     from streamer.service import Service
-    from streamer.stores.local.store import LocalStore
 
 
 def import_(
@@ -97,7 +95,9 @@ def mount(
     container: ContainerName,
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="Where; without it, in the store's own directory.", show_default=False),
+        typer.Argument(
+            metavar="DIR", help="Where; without it, in the store's own directory.", show_default=False, readable=False
+        ),
     ] = None,
     state: State = None,
     store: Stores = None,
@@ -174,10 +174,12 @@ def rm(
     both = containers == images
 
     async def command(service: Service) -> StreamerError | None:
+        from streamer.cli.removing import removed
+
         first = None
         for ref in refs:
             try:
-                line = await _remove(service.local, ref, force, containers or both, images or both)
+                line = await removed(service.local, ref, force, containers or both, images or both)
             except StreamerError as error:
                 complain(error)
                 first = first or error
@@ -205,47 +207,3 @@ def prune(context: typer.Context, state: State = None, store: Stores = None) -> 
             say(f"removed {len(images)} images, {layers} layers")
 
     work(context, state, store, command)
-
-
-async def _remove(local: LocalStore, ref: str, force: bool, containers: bool, images: bool) -> str:
-    container = image = None
-    wrong: StreamerError | None = None
-    if containers:
-        try:
-            container = await local.container(ref)
-        except (NotFound, InvalidReference) as error:
-            wrong = error
-    if images:
-        try:
-            image = await local.image(ref)
-        except (NotFound, InvalidReference) as error:
-            wrong = error
-    if container is not None and image is not None:
-        raise Ambiguous(f"{ref!r} is a container and an image: say which with --container or --image")
-    if container is not None:
-        await local.remove_container(ref, force)
-        return f"removed container {container.name} ({container.id[:12]})"
-    if image is not None:
-        try:
-            removal = await local.remove_image(ref, force)
-        except Conflict as error:
-            users = error.details.get("containers")
-            if isinstance(users, (list, tuple)) and users:
-                raise _used(image.id, users, error) from error
-            raise
-        names = ", ".join(removal.untagged)
-        if removal.image is None:
-            return f"removed name {names}"
-        return f"removed image {names or '<none>'} ({short(removal.image)}), {removal.layers} layers"
-    if containers and images and isinstance(wrong, NotFound):
-        raise NotFound(f"there is no container or image {ref!r} in the store")
-    assert wrong is not None
-    raise wrong
-
-
-def _used(image_id: str, users: Sequence[str], error: Conflict) -> Conflict:
-    """The refusal with this command's own way out."""
-    names = ", ".join(users[:10]) + (" and others" if len(users) > 10 else "")
-    containers, them = ("container", "it") if len(users) == 1 else ("containers", "them")
-    message = f"image {short(image_id)} is used by the {containers} {names}: remove {them} first, or use --force"
-    return Conflict(message, **error.details)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ import typer
 from streamer.cli.complain import printable
 from streamer.cli.emit import emit
 from streamer.cli.options import Json
+from streamer.cli.running import alone
 
 if TYPE_CHECKING:
     from streamer.tar.source import Source
@@ -21,6 +23,7 @@ _READ = 1 << 20
 
 
 def sum(
+    context: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
@@ -39,19 +42,10 @@ def sum(
 
     Of a compressed archive it is the sum of what is inside.
     """
-    from streamer.cli.importing import about
-    from streamer.cli.progress import progress
-    from streamer.cli.source import Input, source
-    from streamer.errors import InvalidRequest
     from streamer.tar.sum import Version, check_algorithm
 
     check_algorithm(algorithm)
-    with source(file) as opened:
-        if isinstance(opened, Path):
-            raise InvalidRequest(f"{file} is a directory: name an archive")
-        assert isinstance(opened, Input)
-        with progress(file, opened.size) as advance, about(file):
-            sums = summed(_Counted(opened, advance), Version(version), algorithm)
+    sums = alone(context, partial(_read, file, Version(version), algorithm))
     if as_json:
         members = [
             {"name": printable(each.name.decode("utf-8", "surrogateescape")), "sum": each.sum} for each in sums.files
@@ -62,6 +56,23 @@ def sum(
     if files:
         for each in sums.files:
             emit(f"{each.sum}  {printable(each.name.decode('utf-8', 'surrogateescape'))}")
+
+
+async def _read(file: str, version: Version, algorithm: str) -> Sums:
+    import anyio.to_thread
+
+    from streamer.cli.importing import about
+    from streamer.cli.progress import progress
+    from streamer.cli.source import source, stopping
+    from streamer.errors import InvalidRequest
+
+    with source(file) as opened:
+        if isinstance(opened, Path):
+            raise InvalidRequest(f"{file} is a directory: name an archive")
+        with progress(file, opened.size) as advance:
+            async with stopping(opened):
+                with about(file):
+                    return await anyio.to_thread.run_sync(summed, _Counted(opened, advance), version, algorithm)
 
 
 def summed(archive: Source, version: Version, algorithm: str) -> Sums:

@@ -27,22 +27,12 @@ class Column:
 def show(records: Sequence[Record], columns: Sequence[Column], *, as_json: bool) -> None:
     """Everything at once: `records` as they are in JSON, the columns of each otherwise."""
     if as_json:
-        text = json.dumps(list(records), indent=2, ensure_ascii=not _unicode())
-        # A document may hold half a character (a lone surrogate), which has no encoding: one image must not hide all.
-        emit(text if _encodes(text) else json.dumps(list(records), indent=2))
+        emit(json.dumps(list(records), indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
         _table(records, columns)
     else:
         for record in records:
             emit("\t".join(_cell(column.plain(record)) for column in columns))
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _cell(value: object) -> str:
@@ -66,10 +56,6 @@ def _table(records: Sequence[Record], columns: Sequence[Column]) -> None:
             for column, cell, blank in zip(columns, row, blanks, strict=True)
         )
         console.print(Text(line.rstrip(" "), style="" if number else "bold"), soft_wrap=True)
-
-
-def _unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def size(count: int | None) -> str:

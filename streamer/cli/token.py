@@ -43,10 +43,10 @@ def token(
         ),
     ] = None,
 ) -> None:
-    """Make a token. On a terminal both the token and its line for the file of tokens are shown; otherwise the line goes
-    to standard output and the token to standard error.
+    """Make a token, and the line for the file of tokens that lets it in.
 
-    The token itself is kept nowhere: whoever loses it needs a new one.
+    On a terminal both are shown; otherwise the line goes to standard output and the token to standard
+    error. The token itself is kept nowhere: whoever loses it needs a new one.
     """
     from streamer.access.scope import READING, Kind, Scope
     from streamer.access.token import issued

@@ -57,7 +57,10 @@ class Answer:
         except TimeoutError:
             raise Transient(Unreachable(f"{self._service} sent nothing for {self._stall:g} seconds")) from None
         except (aiohttp.ClientError, OSError):
-            raise self._broken() from None
+            # Before it gives what has come, aiohttp raises what ended the connection; only this does not.
+            data = self._response.content._read_nowait(-1)
+            if not data:
+                raise self._broken() from None
         self._position += len(data)
         if self.offer.size is not None and self._position > self._stop:
             raise SourceFailed(f"{self._service} sent more than the {self._stop - self.start} bytes it promised")
@@ -163,6 +166,9 @@ def _said(error: Exception, limit: float, connect: float) -> str:
             return "it closed the connection without an answer"
         case aiohttp.ClientConnectorCertificateError(certificate_error=refused):
             return f"its certificate is not trusted: {getattr(refused, 'verify_message', refused)}"
+        case aiohttp.ClientConnectorSSLError(os_error=refused):  # whose numbers are OpenSSL's own
+            reason = getattr(refused, "reason", None) or str(refused)
+            said = f"no TLS with it ({reason.lower().replace('_', ' ')}): does it speak plain http?"
         case aiohttp.ClientConnectorError(os_error=refused):
             number = refused.errno or 0  # a resolver's own are negative
             said = os.strerror(number) if number > 0 else refused.strerror or str(refused)

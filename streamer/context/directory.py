@@ -6,6 +6,7 @@ Everything is read through descriptors below the directory: a link in it never l
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from streamer.changeset.patterns import Patterns, Selection
 from streamer.changeset.walk import clean_start, walk
 from streamer.context import ignore, paths
 from streamer.context.plan import DOCKERFILE, IGNORE_FILE, Choices, Context
+from streamer.context.source import masked
 from streamer.errors import FILE_REFUSALS, InvalidRequest, NotFound, SourceFailed, StreamerError, shown
 from streamer.export.closing import closing
 from streamer.export.items import Cursor, Item, Pass, Resume
@@ -25,6 +27,7 @@ from streamer.export.pack import Packer
 from streamer.export.plan import ExportPlan, Kind, Options, Session
 from streamer.export.walked import Walked
 
+_SCHEME = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -68,6 +71,11 @@ def opened(path: bytes) -> int:
     except OSError as error:
         if isinstance(error, NotADirectoryError):
             raise InvalidRequest(f"cannot read the context {shown(path)}: it is no directory") from None
+        if isinstance(error, FileNotFoundError) and _SCHEME.match(path):
+            named = shown(os.fsencode(masked(os.fsdecode(path))))
+            raise InvalidRequest(
+                f"cannot read the context {named}: its scheme is none of http, https, git and ssh"
+            ) from None
         kind: type[StreamerError] = FILE_REFUSALS.get(error.errno or 0, SourceFailed)
         raise kind(f"cannot read the context {shown(path)}: {error.strerror}") from None
 
@@ -83,7 +91,8 @@ def located(root: int, name: bytes | None) -> bytes:
     try:
         fd = open_in_root(root, name, os.O_PATH | os.O_CLOEXEC)
     except NotFound:
-        raise NotFound(f"there is no Dockerfile {shown(name)} in the context") from None
+        called = "Dockerfile" if name == DOCKERFILE else f"Dockerfile {shown(name)}"
+        raise NotFound(f"there is no {called} in the context") from None
     os.close(fd)
     return paths.followed(root, name)
 

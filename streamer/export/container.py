@@ -9,7 +9,7 @@ from functools import partial
 from streamer import drivers
 from streamer.export import subtree
 from streamer.export.items import Pass
-from streamer.export.naming import basename
+from streamer.export.naming import stem
 from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Kind, Options, Session
 from streamer.export.runs import items, plain
@@ -27,7 +27,7 @@ def plan_container(container: Container, options: Options) -> ExportPlan:
     return ExportPlan(
         kind=Kind.CONTAINER,
         title=title,
-        basename=basename(container.name),
+        basename=stem(Kind.CONTAINER, [container.name]),
         store=container.store,
         chunks=guarded(container, title, options, source.chunks),
         compression=options.compression,
@@ -48,7 +48,7 @@ def plan_rootfs(image: Image, name: str, options: Options) -> ExportPlan:
     return ExportPlan(
         kind=Kind.ROOTFS,
         title=title,
-        basename=basename(name) + "-rootfs",
+        basename=stem(Kind.ROOTFS, [name]),
         store=image.store,
         chunks=partial(source.chunks, guard),
         compression=options.compression,

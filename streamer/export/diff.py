@@ -20,7 +20,7 @@ from streamer.errors import NotFound, shown
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.items import Cursor, Item, Pass, Resume
-from streamer.export.naming import basename
+from streamer.export.naming import stem
 from streamer.export.pack import Packer
 from streamer.export.pause import guarded
 from streamer.export.plan import ExportPlan, Options, Session
@@ -39,7 +39,7 @@ def plan_diff(container: Container, options: Options) -> ExportPlan:
     return ExportPlan(
         kind=ExportKind.DIFF,
         title=title,
-        basename=basename(container.name) + "-diff",
+        basename=stem(ExportKind.DIFF, [container.name]),
         store=container.store,
         chunks=guarded(container, title, options, source.chunks),
         compression=options.compression,
@@ -56,7 +56,7 @@ def plan_changes(container: Container) -> ExportPlan:
     return ExportPlan(
         kind=ExportKind.CHANGES,
         title=f"list of changes of container {container.name} ({container.id[:12]}) of store {container.store}",
-        basename=basename(container.name) + "-changes",
+        basename=stem(ExportKind.CHANGES, [container.name]),
         chunks=partial(_listed, container),
     )
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from streamer.errors import InvalidReference, InvalidRequest
 from streamer.export import layout, legacy
-from streamer.export.naming import basename
+from streamer.export.naming import stem
 from streamer.export.placed import Placed
 from streamer.export.plan import ExportPlan, Kind, Options, Outline, Session
 from streamer.export.saved import Saved, Selected, Sizes, measured, sizes
@@ -68,7 +68,7 @@ async def plan_images(
     return ExportPlan(
         kind=Kind.IMAGE,
         title=title,
-        basename=basename(names[0]) if len(names) == 1 else "images",
+        basename=stem(Kind.IMAGE, names),
         store=images[0].image.store,
         chunks=partial(_measured, build, known, unknown, title) if unknown else partial(_chunks, placed, title),
         compression=options.compression,

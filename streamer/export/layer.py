@@ -9,6 +9,7 @@ from functools import partial
 from streamer.export import subtree
 from streamer.export.closing import closing
 from streamer.export.diff import walked
+from streamer.export.naming import stem
 from streamer.export.plan import ExportPlan, Kind, Options, Outline, Session, Span
 from streamer.export.verify import verified
 from streamer.oci import digest as digests
@@ -19,12 +20,11 @@ def plan_layer(layer: Layer, options: Options) -> ExportPlan:
     """The layer's archive. Unless an option changes its entries, its digest is the diff ID and its length is known."""
     subtree.selection(options)
     title = f"layer {digests.short(layer.diff_id)} of store {layer.store}"
-    basename = f"layer-{digests.short(layer.diff_id)}"
     if options.as_is and layer.assemble is not None:
         return ExportPlan(
             kind=Kind.LAYER,
             title=title,
-            basename=basename,
+            basename=stem(Kind.LAYER, [layer.diff_id]),
             store=layer.store,
             chunks=lambda _session: assembled(layer),
             compression=options.compression,
@@ -39,7 +39,7 @@ def plan_layer(layer: Layer, options: Options) -> ExportPlan:
     return ExportPlan(
         kind=Kind.LAYER,
         title=title,
-        basename=basename,
+        basename=stem(Kind.LAYER, [layer.diff_id]),
         store=layer.store,
         chunks=partial(source.chunks, layer.guard),
         compression=options.compression,

@@ -80,10 +80,10 @@ def _environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": _ROOT, "TERM": "xterm", "COLUMNS": "120", "STREAMER_DISCOVER": "0"}
 
 
-def _plain_signals() -> None:
+def plain_signals() -> None:
     """Test runs in the background have SIGINT ignored, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-_DEFAULTS: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _plain_signals}
+_DEFAULTS: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": plain_signals}

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.changeset.marks import trusted_visible
-from streamer.errors import Conflict, LimitExceeded, NotPermitted, StorageFull, StoreDamaged
+from streamer.errors import Conflict, InvalidRequest, LimitExceeded, NotPermitted, StorageFull, StoreDamaged
 from streamer.mounts.mountinfo import number_of
 from streamer.oci import digest as digests
 from streamer.stores.local import trash
@@ -156,12 +156,15 @@ class State:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[State]:
-    """The store directory, made (0700) where it is missing. NotPermitted, StorageFull; Conflict for a directory that is
-    somebody else's, nothing of which may ever be taken for a layer without a row."""
+    """The store directory, made (0700) where it is missing. NotPermitted, StorageFull; InvalidRequest for what is no
+    directory; Conflict for one that is somebody else's: nothing in it may ever be taken for a layer without a row."""
     path = Path(os.path.realpath(path))  # leases of layers follow no links
     with contextlib.ExitStack() as stack, storage(f"the store directory {path}"):
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileExistsError, NotADirectoryError):
+            raise InvalidRequest(f"there can be no store at {path}: it is no directory", parameter="state") from None
         stack.callback(os.close, fd)
         if not os.access("streamer.db", os.F_OK, dir_fd=fd, follow_symlinks=False):
             _require_new(path, fd)

@@ -88,6 +88,25 @@ def test_lines_of_json(tmp_path: Path, context: Path) -> None:
     assert [line["aux"]["ID"] for line in lines if "aux" in line] == [listed(tmp_path)[0]["id"]]
 
 
+def test_a_failure_is_the_last_line_of_json(tmp_path: Path, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY missing /\n")
+    done = run(tmp_path, context, "--json")
+    *steps, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr.decode()) == (3, f"streamer: {last['error']}\n")
+    assert last["error"].startswith("Dockerfile, line 2: missing: file not found in build context")
+    assert last["errorDetail"] == {"message": last["error"], "code": "not_found"}
+    assert steps[0] == {"stream": "Step 1/2 : FROM scratch\n"}
+
+
+@pytest.mark.parametrize("broken", ["context", "input"])
+def test_a_failure_before_the_first_step_as_json(tmp_path: Path, broken: str) -> None:
+    given = b"nonsense" * 1000 if broken == "input" else None
+    done = run(tmp_path, "--json", tmp_path / "none" if given is None else "-", input=given)
+    (line,) = done.stdout.splitlines()
+    assert done.returncode == (3 if given is None else 2)
+    assert done.stderr.decode() == f"streamer: {json.loads(line)['error']}\n"
+
+
 def test_what_is_ignored_is_not_there(tmp_path: Path, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     assert run(tmp_path, context, "-t", "a").returncode == 0
@@ -153,7 +172,9 @@ REFUSED: dict[str, tuple[list[str], str, int, str]] = {
     "here-document": ([], "FROM scratch\nCOPY <<EOF /x\nhello\nEOF\n", 9, "Dockerfile, line 2: COPY <<EOF begins"),
     "link": ([], "FROM scratch\nCOPY --link one /\n", 9, "line 2: COPY --link is known to BuildKit only"),
     "malformed": ([], "FROM scratch\nFOO\n", 2, "line 2: there is no instruction FOO"),
-    "empty": ([], "", 2, "Dockerfile, it has no instructions"),
+    "empty": ([], "", 2, "Dockerfile: it has no instructions"),
+    "no stage": ([], "ARG a=b\n", 2, "Dockerfile: there is no FROM in it"),
+    "quiet": (["-q", "--json"], SCRATCH, 2, "--quiet and --json cannot go together"),
     "target": (["--target", "x"], SCRATCH, 3, "has no stage 'x'"),
     "name": (["-t", "A"], SCRATCH, 2, "'A' is not an image name"),
     "argument": (["--build-arg", "=x"], SCRATCH, 2, "--build-arg '=x' is not of the form NAME=VALUE"),
@@ -163,6 +184,15 @@ REFUSED: dict[str, tuple[list[str], str, int, str]] = {
     "several": ([], "FROM scratch\nCOPY one Dockerfile* one /x\n", 2, "line 2: COPY with more than one source"),
     "url": ([], "FROM scratch\nCOPY http://x/y /x\n", 2, "line 2: COPY cannot take a URL"),
 }
+
+
+@pytest.mark.parametrize(
+    ("context", "shown"), [("ftp://x/y", "ftp://x/y"), ("file:///x", "file:///x"), ("ftp://me:pw@x/y", "ftp://***@x/y")]
+)
+def test_a_url_that_is_no_context(tmp_path: Path, context: str, shown: str) -> None:
+    done = run(tmp_path, context)
+    message = f"streamer: cannot read the context {shown}: its scheme is none of http, https, git and ssh\n"
+    assert (done.returncode, done.stderr.decode()) == (2, message)
 
 
 @pytest.mark.parametrize("name", REFUSED)

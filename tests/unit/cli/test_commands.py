@@ -115,6 +115,18 @@ class TestExport:
             (["image", "sample:1", "-o", "s3://Bucket!/x.tar"], 2, "write it as s3://BUCKET/KEY"),
             (["image", "sample:1", "-o", "az://box/a/../x.tar"], 2, "an empty component, `.` or `..`"),
             (["image", "sample:1", "--part-size", "1", "-o", "s3://bucket/x.tar"], 2, "--part-size"),
+            (
+                ["image", "sample:1", "--part-size", "8", "-o", "x.tar"],
+                2,
+                "--part-size is for object storage: it needs",
+            ),
+            (["image", "sample:1", "--concurrency", "2"], 2, "--concurrency is for object storage: it needs"),
+            (
+                ["image", "sample:1", "--digest-first", "--from", "http://h:1"],
+                2,
+                "--digest-first is for object storage",
+            ),
+            (["image", "sample:1", "-o", "http://bucket/x.tar"], 2, "possible are s3://, gs://, az:// and file://"),
             (["image", "sample:1", "-o", "/nonexistent/x.tar"], 3, "cannot write /nonexistent/x.tar"),
             (["image", "sample:1", "-o", "/dev/full"], 7, "No space left"),
         ],
@@ -126,6 +138,30 @@ class TestExport:
         assert shown.startswith("streamer: ")
         assert shown.count("\n") == 1
         assert message in shown
+
+    @pytest.mark.parametrize("compression", ["none", "zstd"])
+    @pytest.mark.parametrize(
+        ("arguments", "name"),
+        [
+            (["layer", images.sha256(TOP)], f"layer-{images.encoded(TOP)[:12]}"),
+            (["diff", "web"], "web-diff"),
+            (["container", "web"], "web"),
+            (["image", "sample:1"], "sample-1"),
+            (["image", "sample:1", "other:2"], "images"),
+            (["rootfs", "sample:1"], "sample-1-rootfs"),
+        ],
+    )
+    def test_the_name_that_is_proposed(
+        self, state: Path, tmp_path: Path, arguments: list[str], name: str, compression: str
+    ) -> None:
+        """For a download, which has no plan, the same as here."""
+        _created(state)
+        assert called("tag", "sample:1", "other:2", "--state", state).exit_code == 0
+        proposed = f"{tmp_path}/{name}.tar{'.zst' if compression == 'zstd' else ''}"
+        for place in (("--state", state), ("--from", "http://127.0.0.1:1")):
+            result = called("export", *arguments, "--compression", compression, "-o", tmp_path, *place)
+            assert result.exit_code == 2
+            assert f"is a directory: name the file (for example -o {proposed})" in result.stderr
 
     def test_a_changed_layer_leaves_no_file(self, state: Path, tmp_path: Path) -> None:
         (stored,) = [path for path in (state / "layers").glob("*/diff/top") if path.is_file()]

@@ -92,3 +92,12 @@ def test_buildah_builds_it(compression: str, context: Path, tmp_path: Path) -> N
         timeout=120,
     )
     assert built.returncode == 0, built.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [((), "there is no Dockerfile in the context"), (("-f", "a/b"), "there is no Dockerfile a/b in the context")],
+)
+def test_no_dockerfile(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    done = run("context", tmp_path, *options)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (3, b"", f"streamer: {message}\n")

@@ -64,6 +64,15 @@ def test_every_command_takes_state_and_store(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_paragraphs_of_help_are_broken_by_the_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "2000")
+    shown = runner.invoke(app, [command, "--help"]).stdout
+    before = shown.partition("\u256d")[0].splitlines()  # the first box
+    paragraphs = [line.strip() for line in before if line.strip()]
+    assert all(line.endswith(".") for line in paragraphs[1:]), paragraphs
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_and_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = runner.invoke(app, [command, "--help"]).stdout
@@ -88,6 +97,7 @@ def test_help_fits_and_has_an_example(command: str, monkeypatch: pytest.MonkeyPa
         (["export", "layer", "a", "--compresion", "x"], "No such option: --compresion. Did you mean '--compression'?"),
         (["unmount", "/mnt"], "unmount takes the container's name or ID, not the directory"),
         (["export", "layer", "a", "--path", "", "--state", "/nonexistent/streamer"], "--path is empty"),
+        (["ls", "containers", "--all"], "--all is for images: of containers, all are listed"),
         (["ls", "nonsense"], "Invalid value for 'WHAT'"),
         (["ls", "--nonsense"], "No such option: --nonsense"),
         (["--state", "", "ls"], "--state is empty"),
@@ -139,3 +149,11 @@ def test_a_reader_that_left(arguments: list[str]) -> None:
     result = commandline.run(*arguments, stdout=writer)
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["build", "-h"], ["--version"], ["config"]])
+def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        result = commandline.run("--state", tmp_path, *arguments, stdout=full)
+    shown = b"streamer: cannot write standard output: No space left on device\n"
+    assert (result.returncode, result.stderr) == (7, shown)

@@ -226,6 +226,20 @@ class TestExport:
         assert f"{size / 1000:.1f}/{size / 1000:.1f} kB".encode() in shown, "the length is known, so is the part done"
 
 
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_what_the_locale_cannot_say_is_escaped(state: Path, how: list[str]) -> None:
+    upper = _created(state)
+    for name in ("\u00e4", "\U0001f600", "z"):
+        (upper / name).touch()
+    with start("changes", "web", *how, "--state", state, environment={"PYTHONIOENCODING": "ascii"}) as process:
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, b"")
+    if how:
+        assert {each["path"] for each in json.loads(output)} >= {"/\u00e4", "/\U0001f600", "/z"}
+    else:
+        assert output.splitlines()[1:] == [b"A\t/z", b"A\t/\\u00e4", b"A\t/\\ud83d\\ude00"]
+
+
 def test_an_aligned_table_on_a_terminal(sample: Path) -> None:
     with Terminal() as terminal:
         assert run("ls", "--state", sample, stdout=terminal.slave).returncode == 0

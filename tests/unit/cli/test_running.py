@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support import commandline
 
 from streamer.cli.exit import Interrupted
 from streamer.cli.running import _interruptible
@@ -107,3 +108,17 @@ def test_an_ignored_signal_stays_ignored() -> None:
     root = Path(__file__).parents[3]
     result = subprocess.run([sys.executable, "-c", _IGNORING], cwd=root, capture_output=True, timeout=60, check=True)
     assert result.stdout == b"done\n"
+
+
+@pytest.mark.parametrize(
+    "command", [("sum", "{}/a"), ("export", "layer", "x", "--from", "http://127.0.0.1:1")], ids=["sum", "download"]
+)
+def test_a_command_without_a_store_still_minds_its_settings(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "bad.toml").write_text("nonsense = 1\n")
+    arguments = [each.format(tmp_path) for each in command]
+    done = commandline.run("--config", tmp_path / "bad.toml", *arguments)
+    assert done.returncode == 2
+    assert b"nonsense" in done.stderr
+    with commandline.start(*arguments, environment={"STREAMER_MAX_EXPORT": "3"}) as process:
+        _, shown = process.communicate(timeout=30)
+    assert b"warning: STREAMER_MAX_EXPORT is not a setting and is ignored" in shown

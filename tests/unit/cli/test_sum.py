@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
-from support.commandline import run
+from support.commandline import Terminal, run, start
 
 SUM = "tarsum+sha256:626c4a2e9a467d65c33ae81f7f3dedd4de8ccaee72af73223c4bc4718cbc7bbd"
 
@@ -63,3 +65,19 @@ def test_what_cannot_be(archive: Path, arguments: tuple[str, ...], status: int, 
     done = run("sum", *(each.format(folder) for each in arguments))
     assert (done.returncode, done.stdout) == (status, b"")
     assert message.format(folder) in done.stderr.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(number: signal.Signals) -> None:
+    member = tarfile.TarInfo("endless")
+    member.size = 1 << 30
+    with Terminal() as terminal, start("sum", "-", stdin=subprocess.PIPE, stderr=terminal.slave) as process:
+        assert process.stdin is not None
+        process.stdin.write(member.tobuf() + bytes(1 << 18))
+        process.stdin.flush()
+        terminal.wait_for(b"/s")  # the rate: the bar is there, and reading waits for more
+        process.send_signal(number)
+        assert (process.wait(30), process.stdout.read() if process.stdout else None) == (128 + number, b"")
+        said = b"terminated" if number == signal.SIGTERM else b"interrupted"
+        assert b"streamer: " + said in terminal.drain()
+        assert b"\x1b[?25h" in terminal.shown.rpartition(b"\x1b[?25l")[2], "the cursor stays hidden"
