@@ -312,7 +312,7 @@ def _check(settings: Settings) -> None:
 
 def _masked(text: str) -> str:
     """Without the credentials of a URL."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 
 def _wrong(error: Mapping[str, Any]) -> str:
