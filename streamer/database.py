@@ -8,6 +8,7 @@ committed yet. Several processes share one file (WAL, `busy_timeout`). Every fai
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -82,6 +83,8 @@ class Database:
                     f"{self._path.name} was written by a newer streamer (it has version {version}, this one knows"
                     f" {len(migrations)}): use that version"
                 )
+            if version == 0 and await transaction.all("SELECT name FROM sqlite_master LIMIT 1"):
+                raise StoreDamaged(f"{self._path} is a database of something else")
             for statements in migrations[version:]:
                 for statement in statements:
                     await transaction.run(statement)
@@ -157,16 +160,30 @@ def _translated(path: Path) -> Iterator[None]:
         raise _as_ours(error, path) from error
     except PermissionError as error:
         raise NotPermitted(f"{path.name} cannot be opened: run streamer as its owner") from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise NotPermitted(f"{path} cannot be opened: its file system is read-only") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space is left for {path.name}") from error
+        raise StoreDamaged(f"{path} cannot be opened as a database: {error.strerror}") from error
 
 
 def _as_ours(error: sqlite3.Error, path: Path) -> StreamerError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Duplicate(f"{path.name} refused a row: {error}")
-    if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+    full = code == sqlite3.SQLITE_IOERR and _is_full(path)  # also of the memory that its connections share
+    if code == sqlite3.SQLITE_FULL or full:
         return StorageFull(f"no space is left for {path.name}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path.name} was locked by another process for {BUSY_SECONDS:.0f} seconds", retry_after=5)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return NotPermitted(f"{path.name} cannot be written ({error}): run streamer as its owner")
     return StoreDamaged(f"{path.name} cannot be used: {error}")
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False

@@ -22,7 +22,7 @@ import anyio.to_thread
 from streamer import log as logs
 from streamer.context import addresses
 from streamer.context.addresses import Policy
-from streamer.errors import Conflict, Draining, NotFound, NotPermitted
+from streamer.errors import Draining, NotFound, StreamerError
 from streamer.export.background import Background, background
 from streamer.export.exporter import Exporter, exporter
 from streamer.export.tasks import task_group
@@ -228,8 +228,9 @@ async def _jobs(opened: Service, stack: AsyncExitStack) -> tuple[Queue | None, s
     )
     try:
         return await stack.enter_async_context(running), ""
-    except (Conflict, NotPermitted) as error:
-        log.warning("no export jobs", error=str(error))
+    except StreamerError as error:
+        # A disk that is full, a database that is damaged: downloads need no jobs.
+        log.error("no export jobs", code=error.code, error=str(error))
         return None, str(error)
 
 

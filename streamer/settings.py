@@ -103,20 +103,29 @@ class Settings(BaseSettings):
     max_connections_per_peer: int = Field(
         0, ge=0, description="Of these, from one address (or user of a unix socket); 0: no limit of its own."
     )
-    header_timeout: float = Field(10, gt=0, description="Seconds in which the headers of a request must have come.")
-    idle_timeout: float = Field(75, gt=0, description="Seconds that a connection may wait for its next request.")
-    stall_timeout: float = Field(
-        60, gt=0, description="Seconds in which a client must take 64 KiB, or its download is broken off."
+    header_timeout: float = Field(
+        10, gt=0, le=86_400, description="Seconds in which the headers of a request must have come."
     )
-    upload_timeout: float = Field(60, gt=0, description="Seconds of silence after which an upload is broken off.")
+    idle_timeout: float = Field(
+        75, gt=0, le=86_400, description="Seconds that a connection may wait for its next request."
+    )
+    stall_timeout: float = Field(
+        60, gt=0, le=86_400, description="Seconds in which a client must take 64 KiB, or its download is broken off."
+    )
+    upload_timeout: float = Field(
+        60, gt=0, le=86_400, description="Seconds of silence after which an upload is broken off."
+    )
     drain_timeout: float = Field(
         30,
         ge=0,
+        le=86_400,
         description="Seconds that open exports may go on after SIGTERM. Whoever sends it must wait at least this, "
         "twice `release_timeout` and 5 s more before SIGKILL (Kubernetes: terminationGracePeriodSeconds; systemd: "
         "TimeoutStopSec).",
     )
-    release_timeout: float = Field(10, gt=0, description="Seconds that exports have to release what they hold.")
+    release_timeout: float = Field(
+        10, gt=0, le=86_400, description="Seconds that exports have to release what they hold."
+    )
     pause_limit: float = Field(
         60, gt=0, le=86_400, description="Seconds that a container may stay paused for exports; then it is resumed."
     )
@@ -303,7 +312,7 @@ def _check(settings: Settings) -> None:
 
 def _masked(text: str) -> str:
     """Without the credentials of a URL."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 
 def _wrong(error: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def _identity(path: str) -> _Identity:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
 
 
 async def follow(watched: Watched[T], changed: Callable[[], Awaitable[None]] | None = None) -> None:

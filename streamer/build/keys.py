@@ -7,7 +7,7 @@ import hashlib
 from streamer.build.runtime import Runtime
 from streamer.oci import document
 
-_VERSION = 3
+_VERSION = 4
 """To be raised whenever the same key would stand for another image."""
 
 

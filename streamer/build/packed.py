@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from streamer.build.view import ROOT, WHITEOUT, View
-from streamer.changeset.descriptor import open_below
+from streamer.context.tree import Tree
 from streamer.errors import InvalidArchive, LimitExceeded, SourceChanged, Unsupported, shown
 from streamer.tar import sum as tarsum
 from streamer.tar.compression import decompressed
@@ -19,14 +19,12 @@ from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry, Member
 from streamer.tar.reader import Reader
 from streamer.tar.source import Limits
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An archive at a path below a descriptor, as it was when it was hashed."""
+    """An archive at a path of a tree, as it was when it was hashed."""
 
-    root: int
+    tree: Tree
     path: bytes
     status: os.stat_result
     limits: Limits
@@ -35,10 +33,7 @@ class Packed:
     def reader(self) -> Iterator[Reader]:
         """Its members from the first on. SourceChanged if the file is gone, or another one now, or at the end of the
         block."""
-        try:
-            fd = open_below(self.root, self.path, _READ)
-        except OSError as error:
-            raise SourceChanged(f"cannot read {shown(self.path)}: {error.strerror}") from None
+        fd = self.tree.open(self.path)
         try:
             unchanged(fd, self.path, self.status)
             yield Reader(decompressed(_File(fd), limits=self.limits)[1], limits=self.limits)

@@ -9,38 +9,32 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from streamer import drivers
 from streamer.build import owners
 from streamer.build.packed import Packed, Place, members, unchanged, unpack
 from streamer.build.view import ROOT, WHITEOUT, Owner, View
 from streamer.changeset import content
-from streamer.changeset.descriptor import open_below
 from streamer.context import paths
+from streamer.context.image import opened
 from streamer.context.pick import Item
+from streamer.context.recorded import Known
+from streamer.context.tree import Tree, packer
 from streamer.errors import InvalidRequest, SourceChanged, Unsupported, shown
 from streamer.export.closing import closing
-from streamer.export.items import Cursor
-from streamer.export.pack import Packer
-from streamer.export.plan import Options, Report, Session
-from streamer.mounts.mount import Ids
 from streamer.mounts.table import MountTable
 from streamer.stores.base import Image
 from streamer.tar.entry import DIRECTORY, LINK, REGULAR, SYMLINK, Entry, Member, Profile
 from streamer.tar.source import Limits
 from streamer.tar.writer import archive
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
 
 @dataclass(frozen=True, slots=True)
 class Manner:
     """`destination` is absolute; one that ends in a slash is a directory. `chown` as written, empty for none; `mode`
     for every file and directory copied, None for their own. `keep`: whether files keep their owners unless `chown`
-    says otherwise. `unpack`: whether archives are unpacked, within `limits`. `ids` are those of the tree that is
-    copied from."""
+    says otherwise. `unpack`: whether archives are unpacked, within `limits`."""
 
     destination: bytes
     chown: str = ""
@@ -48,29 +42,32 @@ class Manner:
     keep: bool = False
     unpack: bool = False
     limits: Limits = field(default_factory=Limits)
-    ids: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """A regular file to be read: of a tree, as it was when it was looked at."""
 
-    root: int
+    tree: Tree
     path: bytes
     status: os.stat_result
 
 
-def layer(table: MountTable, parent: Image | None, items: tuple[Item, ...], manner: Manner) -> Iterator[bytes]:
+def layer(
+    table: MountTable, parent: Image | None, items: tuple[Item, ...], manner: Manner, known: Known | None = None
+) -> Iterator[bytes]:
     """The tar, in chunks, of what copying the items onto the file system of `parent` (None: an empty one) adds to it.
 
-    Leases are held while it runs, and given back when it is closed. InvalidRequest for what is in the way, and for an
-    owner that the image does not know; SourceChanged, SourceFailed.
+    `known` is as of `context.image.opened`. Leases are held while it runs, and given back when it is closed.
+    InvalidRequest for what is in the way, and for an owner that the image does not know; SourceChanged, SourceFailed.
     """
-    return archive(_members(table, parent, items, manner), Profile.DOCKER)
+    return archive(_members(table, parent, items, manner, known), Profile.DOCKER)
 
 
-def _members(table: MountTable, parent: Image | None, items: tuple[Item, ...], manner: Manner) -> Iterator[Member]:
-    with _view(table, parent) as view:
+def _members(
+    table: MountTable, parent: Image | None, items: tuple[Item, ...], manner: Manner, known: Known | None
+) -> Iterator[Member]:
+    with _view(table, parent, known) as view:
         given = owners.owner(view, manner.chown) if manner.chown else None if manner.keep else ROOT
         archives = [packed for item in items if (packed := _place(view, item, manner, given)) is not None]
         later: list[Entry] = []
@@ -92,14 +89,9 @@ def _members(table: MountTable, parent: Image | None, items: tuple[Item, ...], m
 
 
 @contextmanager
-def _view(table: MountTable, parent: Image | None) -> Iterator[View]:
-    with ExitStack() as stack:
-        if parent is None or not parent.layers:
-            yield View(None, None)
-            return
-        snapshot, _ = stack.enter_context(parent.layers[-1].held())
-        tree = drivers.of(snapshot).tree(table, snapshot, shared=True, unmounted=True)
-        yield View(stack.enter_context(tree), snapshot.ids)
+def _view(table: MountTable, parent: Image | None, known: Known | None) -> Iterator[View]:
+    with opened(table, parent, known=known) as tree:
+        yield View(tree)
 
 
 def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packed | None:
@@ -113,7 +105,7 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
         if status is None:
             raise SourceChanged(f"cannot copy {shown(item.path)}: it is gone")
         item.tree.check(item.path, status)
-        packed = Packed(item.tree.root, item.path, status, manner.limits)
+        packed = Packed(item.tree, item.path, status, manner.limits)
         if manner.unpack and not item.fetched and packed.is_archive():
             unpack(view, packed, target)
             return packed
@@ -126,11 +118,10 @@ def _place(view: View, item: Item, manner: Manner, given: Owner | None) -> Packe
 
 
 def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | None) -> None:
-    session = Session(MountTable(), Report(), lambda: None)
-    packer = Packer(Options(), session, Cursor(read=False), ids=manner.ids, live=False)
+    packing = packer(None)
     with closing(item.tree.nodes(item.path)) as nodes:
         for node in nodes:
-            made = packer.entry(node)
+            made = packing.entry(node)
             if made is None or (item.is_directory and node.path == item.path):
                 continue
             rest = node.path[len(item.path) :].lstrip(b"/")
@@ -142,7 +133,7 @@ def _copy(view: View, item: Item, target: bytes, manner: Manner, given: Owner | 
             view.lay(path, _owned(entry, given, manner.mode))
             item.tree.check(node.path, node.stat)
             if entry.type == REGULAR and entry.size:
-                view.contents[path] = _Source(item.tree.root, node.path, node.stat)
+                view.contents[path] = _Source(item.tree, node.path, node.stat)
 
 
 def _rebased(entry: Entry, path: bytes, start: bytes, target: bytes) -> Entry:
@@ -168,10 +159,7 @@ def _owned(entry: Entry, owner: Owner | None, mode: int | None) -> Entry:
 
 
 def _content(source: _Source) -> Iterator[bytes]:
-    try:
-        fd = open_below(source.root, source.path, _READ)
-    except OSError as error:
-        raise SourceChanged(f"cannot copy {shown(source.path)}: {error.strerror}") from None
+    fd = source.tree.open(source.path)
     try:
         unchanged(fd, source.path, source.status)
         yield from content.blocks(fd, source.status.st_size, source.path)
@@ -180,9 +168,9 @@ def _content(source: _Source) -> Iterator[bytes]:
         os.close(fd)
 
 
-def directories(table: MountTable, image: Image | None, names: Sequence[str]) -> None:
+def directories(table: MountTable, image: Image | None, names: Sequence[str], known: Known | None = None) -> None:
     """InvalidRequest for a path of `names` at which, or on the way to which, the image has what is no directory."""
-    with _view(table, image) as view:
+    with _view(table, image, known) as view:
         for name in names:
             real = view.real(os.fsencode(name).lstrip(b"/"))
             for path in (*paths.above(real), real):

@@ -6,16 +6,14 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from streamer.changeset import content
 from streamer.changeset.descriptor import Components, not_opened
 from streamer.context import paths
-from streamer.drivers.base import Tree
-from streamer.errors import InvalidRequest, NotFound, Unsupported, shown
-from streamer.mounts.mount import Ids
+from streamer.context.image import ImageTree
+from streamer.errors import InvalidRequest, Unsupported, shown
 from streamer.tar.entry import DIRECTORY, LINK, SYMLINK, Entry
 
 _MODE = 0o755
@@ -41,9 +39,8 @@ class Found:
 class View:
     """The image's tree (None: nothing) under a layer in the making. Paths are relative, b"" the root. Blocks."""
 
-    def __init__(self, below: Tree | None, ids: Ids | None) -> None:
+    def __init__(self, below: ImageTree | None) -> None:
         self._below = below
-        self._ids = ids
         self._now = time.time_ns()
         self.laid: dict[bytes, Entry] = {}
         """Members of the layer by path, without the slash of a directory."""
@@ -72,18 +69,14 @@ class View:
         """The first bytes of a regular file of the image; None if there is none."""
         if self._below is None:
             return None
-        try:
-            with closing(self._below.nodes(path)) as nodes:
-                node = next(nodes, None)
-                if node is None or not stat.S_ISREG(node.stat.st_mode):
-                    return None
-                fd = content.open_regular(node)
-                try:
-                    return b"".join(content.blocks(fd, min(node.stat.st_size, most), path))
-                finally:
-                    os.close(fd)
-        except NotFound:
-            return None
+        with self._below.at(path) as node:
+            if node is None or not stat.S_ISREG(node.stat.st_mode):
+                return None
+            fd = content.open_regular(node)
+            try:
+                return b"".join(content.blocks(fd, min(node.stat.st_size, most), path))
+            finally:
+                os.close(fd)
 
     def real(self, path: bytes, base: bytes = b"") -> bytes:
         """The path with links followed, as a chroot into `base` would: what is not there stays as it is written.
@@ -214,20 +207,16 @@ class View:
     def _looked(self, path: bytes) -> Found | None:
         if self._below is None:
             return None
-        try:
-            with closing(self._below.nodes(path)) as nodes:
-                node = next(nodes, None)
-                if node is None:
-                    return None
-                status = node.stat
-                if stat.S_ISLNK(status.st_mode):
-                    return Found(False, content.link_target(node))
-        except NotFound:
-            return None
-        return Found(stat.S_ISDIR(status.st_mode), b"", self._described(path, status))
+        with self._below.at(path) as node:
+            if node is None:
+                return None
+            if stat.S_ISLNK(node.stat.st_mode):
+                return Found(False, content.link_target(node))
+            if not stat.S_ISDIR(node.stat.st_mode):
+                return Found(False, b"", _described(path, node.stat))
+            return Found(True, b"", _described(path, self._below.told(node).stat))
 
-    def _described(self, path: bytes, status: os.stat_result) -> Entry:
-        uid, gid = status.st_uid, status.st_gid
-        if self._ids is not None:
-            uid, gid = self._ids.inside(uid, gid)
-        return Entry(path + b"/", DIRECTORY, status.st_mode & 0o7777, uid, gid, mtime=status.st_mtime_ns)
+
+def _described(path: bytes, status: os.stat_result) -> Entry:
+    mode = status.st_mode & 0o7777
+    return Entry(path + b"/", DIRECTORY, mode, status.st_uid, status.st_gid, mtime=status.st_mtime_ns)

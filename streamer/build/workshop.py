@@ -12,19 +12,19 @@ from typing import TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from streamer import drivers
 from streamer.build import changes, directories, placing
 from streamer.build.instruction import Add, Copy
 from streamer.build.placing import Manner
 from streamer.build.remote import Fetching, Remote, is_url
 from streamer.build.steps import Step
+from streamer.context.image import opened
 from streamer.context.pick import Item, Picks, matches, require
+from streamer.context.recorded import Known
 from streamer.context.source import masked
 from streamer.context.tree import Hashing, RootTree, Tree
 from streamer.errors import InvalidRequest, NotPermitted
 from streamer.export.closing import closing
 from streamer.export.commit import ChunkSource
-from streamer.mounts.mount import Ids
 from streamer.mounts.table import MountTable
 from streamer.oci import digest as digests
 from streamer.stores.base import Image
@@ -51,6 +51,8 @@ class LocalWorkshop:
     """Of an archive that ADD unpacks."""
     fetching: Fetching | None = None
     """How ADD fetches URLs; None where it may not."""
+    known: Known = field(default_factory=Known)
+    """Of the layers that steps have looked into."""
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS))
 
     @asynccontextmanager
@@ -74,7 +76,6 @@ class LocalWorkshop:
                 keep=origin is not None,
                 unpack=isinstance(instruction, Add),
                 limits=self.limits,
-                ids=_ids(origin),
             )
             yield _Files(self, picks, manner, remotes)
 
@@ -103,7 +104,7 @@ class LocalWorkshop:
 
     async def mountable(self, image: Image | None, paths: Sequence[str]) -> None:
         """See `Workshop`."""
-        await self._threaded(partial(placing.directories, self.mounts, image, paths))
+        await self._threaded(partial(placing.directories, self.mounts, image, paths, self.known))
 
     async def cached(self, key: str) -> Image | None:
         """See `Workshop`."""
@@ -114,7 +115,7 @@ class LocalWorkshop:
         if not directory:
             return await self.extended(step, None)
         return await self.extended(
-            step, directories.layer(self.mounts, step.parent, os.fsencode(changes.cleaned(directory)))
+            step, directories.layer(self.mounts, step.parent, os.fsencode(changes.cleaned(directory)), self.known)
         )
 
     async def keep(self, image: Image) -> str:
@@ -150,8 +151,11 @@ class LocalWorkshop:
             return
         stack = ExitStack()
         try:
-            root = await self._threaded(partial(_leased, stack, self.mounts, origin))
-            yield RootTree(root, self.hashing)
+            opening = partial(stack.enter_context, opened(self.mounts, origin, hashing=self.hashing, known=self.known))
+            tree: Tree | None = await self._threaded(opening)
+            if tree is None:
+                raise InvalidRequest(f"image {digests.short(origin.id)} has no files to copy")
+            yield tree
         finally:
             with anyio.CancelScope(shield=True):
                 await self._threaded(stack.close)
@@ -185,7 +189,7 @@ class _Files:
         for number, remote in self.remotes.items():
             items[number] = await remote.item()
         return await self.workshop.extended(
-            step, placing.layer(self.workshop.mounts, step.parent, tuple(items), self.manner)
+            step, placing.layer(self.workshop.mounts, step.parent, tuple(items), self.manner, self.workshop.known)
         )
 
 
@@ -199,18 +203,3 @@ def _mode(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5) or any(digit > "7" for digit in text):
         raise InvalidRequest(f"--chmod={text[:100]} is not an octal mode (for example 0755)")
     return int(text, 8) & 0o7777
-
-
-def _ids(image: Image | None) -> Ids | None:
-    if image is None or not image.layers or image.layers[-1].snapshot is None:
-        return None
-    return image.layers[-1].snapshot.ids
-
-
-def _leased(stack: ExitStack, mounts: MountTable, image: Image) -> int:
-    """The root of an image's file system, given back with the stack."""
-    if not image.layers:
-        raise InvalidRequest(f"image {digests.short(image.id)} has no files to copy")
-    snapshot, _ = stack.enter_context(image.layers[-1].held())
-    (mount,) = drivers.of(snapshot).mounts(snapshot)
-    return stack.enter_context(mounts.lease(mount, shared=True))

@@ -82,6 +82,8 @@ class Applier:
         on_replaced: Callable[[bytes], None] | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
+        self.linked = b""
+        """The path of the file that the last hard link is a further name of."""
         self._root = root
         self._plain = whiteouts is Whiteouts.PLAIN
         self._owner = owner
@@ -110,7 +112,8 @@ class Applier:
         self._parents.close()
 
     def apply(self, member: MemberLike, content: Iterator[bytes] | bytes | None = None) -> bytes | None:
-        """Applies one member; the path (from the root, without links) where a regular file's content went, else None.
+        """Applies one member; the path (from the root, without links) that it has in the tree now, None for the root
+        itself and for what has none: whiteouts, aufs' bookkeeping, devices that were skipped.
 
         `content` is the member's stored bytes (of a sparse one just its extents); a generator is closed in any case.
         Raises InvalidArchive, LimitExceeded, StorageFull, NotPermitted, Unsupported or Conflict (somebody else writes
@@ -154,22 +157,21 @@ class Applier:
         if not self._plain and self._is_deletion(member, components):
             return None
         if member.type == LINK:
-            self._link(member, parent, name)
-            return None
+            return self._link(member, parent, name)
         if member.type in (CHAR, BLOCK) and self._is_skipped_device(member):
             return None
         place = self._place(parent)
         if member.type == DIRECTORY:
             self._directory(member, place, name)
-            return None
+            return place.inside(name)
         self._vacate(place, name)
         self._landing.brought(place, name)
         if member.type == REGULAR:
             make_regular(place.fd, name, member, content, self._give, self._skip)
-            return place.inside(name)
-        make_special(place.fd, name, member, self._give, self._skip)
-        self._parents.forget_links()
-        return None
+        else:
+            make_special(place.fd, name, member, self._give, self._skip)
+            self._parents.forget_links()
+        return place.inside(name)
 
     def _is_deletion(self, member: MemberLike, components: list[bytes]) -> bool:
         """Carries out a whiteout or opaque marker; False for any other member."""
@@ -253,7 +255,7 @@ class Applier:
                 return None
             raise
 
-    def _link(self, member: MemberLike, parent: bytes, name: bytes) -> None:
+    def _link(self, member: MemberLike, parent: bytes, name: bytes) -> bytes:
         target = clean(member.linkname)
         missing = f"the hard link {quoted(member.name)} has no earlier member {quoted(member.linkname)} to link to"
         there = self._parents.find(b"/".join(target[:-1]), make=False) if target else None
@@ -267,11 +269,13 @@ class Applier:
                 raise InvalidArchive(missing) from None
             if stat.S_ISDIR(st.st_mode) or self._marks.whiteout(Node(member.linkname, target[-1], source, st)):
                 raise InvalidArchive(missing)
+            self.linked = there.inside(target[-1])
             place = self._place(parent)
             if self._vacate(place, name, unless=st):
                 os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=place.fd, follow_symlinks=False)
                 self._parents.forget_links()
             self._landing.brought(place, name)
+            return place.inside(name)
         finally:
             os.close(source)
 

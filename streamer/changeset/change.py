@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -29,6 +30,8 @@ class Node:
     `parent` is a directory descriptor opened by the walk and `name` the last component in it, so that content, link
     target and xattrs are read without any path string. The descriptor is valid only until the walk is advanced.
     `data` is the file that has the content of this one, where an overlay copied up the attributes only (metacopy).
+    `layer` counts the layers from the topmost: in which one it lies, where they are read one by one; else -1.
+    `xattrs` are its extended attributes where others hold than those on the disk.
     """
 
     path: bytes
@@ -36,6 +39,8 @@ class Node:
     parent: int
     stat: os.stat_result
     data: Node | None = None
+    layer: int = -1
+    xattrs: Mapping[bytes, bytes] | None = None
 
 
 @dataclass(slots=True)

@@ -123,6 +123,8 @@ def link_target(node: Node) -> bytes:
 
 def capability(node: Node, fd: int | None = None) -> bytes | None:
     """The raw value of `security.capability`, None without one. `fd`, if the file is open anyway, makes it cheaper."""
+    if node.xattrs is not None:
+        return node.xattrs.get(_CAPABILITY.encode())
     return attribute(node, _CAPABILITY, fd)
 
 
@@ -160,6 +162,8 @@ def xattrs(node: Node, fd: int | None = None) -> dict[bytes, bytes]:
     stand for (`trusted.overlay.X`). More than the kernel can list (E2BIG) raises SourceFailed: nothing is left out
     silently.
     """
+    if node.xattrs is not None:
+        return dict(node.xattrs)
     where, follow = _place(node, fd)
     try:
         names = os.listxattr(where, follow_symlinks=follow)

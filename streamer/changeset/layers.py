@@ -78,9 +78,13 @@ class Layers:
     def node(self, found: Found) -> Node:
         """The thing found as a node, for the functions of `content`; valid until the next look-up."""
         if found._met is None:
-            return Node(b"", b".", self.stack.descriptor(self.stack.root[0], b""), found.stat)
+            return Node(b"", b".", self.stack.descriptor(self.stack.root[0], b""), found.stat, layer=0)
         parent = found.path.rpartition(b"/")[0]
         return self.stack.whole(self._directory(parent), found._met, found.path)
+
+    def holders(self, path: bytes) -> tuple[int, ...]:
+        """The layers, by their numbers, that add to the directory at `path`, topmost first; none if there is none."""
+        return tuple(part.layer for part in self._directory(path))
 
     def _directory(self, path: bytes) -> Directory:
         """The merged directory at a path; without parts if the merged tree has no directory there."""

@@ -179,7 +179,7 @@ class _Walk:
         elif within:
             if self._emits(b"", True):
                 fd = self._stack.descriptor(within[0], b"")
-                yield Node(b"", b".", fd, os.fstat(fd))
+                yield Node(b"", b".", fd, os.fstat(fd), layer=within[0].layer)
             self._levels.append(_Level(within, [], None, 0))
             if self._select is None or self._select.enters(b""):
                 self._list(b"")
@@ -215,7 +215,7 @@ class _Walk:
                 if self._emits(path, True):
                     # What was opened counts, not what was looked at: node and children are of one directory.
                     status = os.fstat(part.fd)
-                    yield Node(path, name, self._stack.descriptor(met.part, path), status)
+                    yield Node(path, name, self._stack.descriptor(met.part, path), status, layer=part.layer)
                 self._enter(part, path)
 
     def _before(self, within: Directory, start: bytes) -> _Level:

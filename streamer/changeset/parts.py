@@ -116,7 +116,7 @@ class Parts:
 
     def node(self, met: Met, path: bytes) -> Node:
         """What was met as it is in its layer, for the functions of `content`; valid until others are asked for."""
-        return Node(path, met.name, self.descriptor(met.part, path), met.stat)
+        return Node(path, met.name, self.descriptor(met.part, path), met.stat, layer=met.part.layer)
 
     def entered(self, met: Met, path: bytes) -> Part | None:
         """The directory that was met, opened; None if something else has the name by now."""

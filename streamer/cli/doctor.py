@@ -179,14 +179,12 @@ def _state(path: Path) -> Iterator[Finding]:
 
 def _file_system(path: Path) -> str:
     """The type of the file system that a directory is on, as the kernel names it."""
+    from streamer.mounts import mountinfo
+
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            head, _, tail = line.partition(" - ")
-            if head.split(" ")[2] == wanted:
-                return tail.split(" ")[0]
-    return "an unknown file system"
+    found = (os.fsdecode(each.kind) for each in mountinfo.seen() if each.device == wanted.encode())
+    return next(found, "an unknown file system")
 
 
 def _opened(chosen: Settings) -> Iterator[Finding]:

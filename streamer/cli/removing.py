@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from streamer.cli.table import short
 from streamer.errors import Ambiguous, Conflict, InvalidReference, NotFound, StreamerError
+from streamer.oci.reference import attempt
 
 if TYPE_CHECKING:
+    from streamer.stores.base import Image
     from streamer.stores.local.store import LocalStore
 
 
@@ -27,6 +29,12 @@ async def removed(local: LocalStore, ref: str, force: bool, containers: bool, im
             image = await local.image(ref)
         except (NotFound, InvalidReference) as error:
             wrong = error
+    if container is not None and image is not None:
+        # A name is meant before the beginning of an ID, with which it may agree by chance.
+        if container.name == ref and not _named(image, ref):
+            image = None
+        elif container.name != ref and _named(image, ref):
+            container = None
     if container is not None and image is not None:
         raise Ambiguous(f"{ref!r} is a container and an image: say which with --container or --image")
     if container is not None:
@@ -48,6 +56,12 @@ async def removed(local: LocalStore, ref: str, force: bool, containers: bool, im
         raise NotFound(f"there is no container or image {ref!r} in the store")
     assert wrong is not None
     raise wrong
+
+
+def _named(image: Image, ref: str) -> bool:
+    """Whether the reference is one of the image's names, and no part of its ID."""
+    named = attempt(ref)
+    return named is not None and named in image.names
 
 
 def _used(image_id: str, users: Sequence[str], error: Conflict) -> Conflict:

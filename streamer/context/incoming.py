@@ -6,6 +6,7 @@ It passes through as it comes, or is taken in: extracted below a directory of it
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from streamer.errors import InvalidArchive, InvalidRequest, LimitExceeded
 from streamer.export.closing import closing
 from streamer.export.plan import ExportPlan, Kind, Session
 from streamer.tar.compression import Compression, decompressed, detect
-from streamer.tar.entry import LINK, Member, Profile
+from streamer.tar.entry import DIRECTORY, LINK, REGULAR, Entry, Member, Profile
 from streamer.tar.fields import parsed
 from streamer.tar.reader import Reader
 from streamer.tar.source import Headed, Limits, Source
@@ -85,25 +86,42 @@ def taken_in(source: Source, directory: Path, *, limits: Limits) -> Iterator[Rec
     with scratch(directory) as place:
         root = os.open(place, OPEN_DIRECTORY)
         try:
-            yield RecordedTree(root, _extracted(source, root, limits))
+            yield RecordedTree(root, *_extracted(source, root, limits))
         finally:
             os.close(root)
 
 
-def _extracted(source: Source, root: int, limits: Limits) -> Sums:
+def _extracted(source: Source, root: int, limits: Limits) -> tuple[Sums, dict[bytes, int]]:
+    """The sums of the members, and the modes of those that have others on the disk."""
     _, plain = decompressed(source, limits=limits)
     reader = Reader(plain, limits=limits)
     sums = Sums(Version.V1)
     # Only root can give files to others; whoever else takes a context in builds with his own.
+    owner = os.geteuid() == 0
+    modes: dict[bytes, int] = {}
     bounds = Bounds(entries=limits.entries, size=limits.total)
-    with Applier(root, whiteouts=Whiteouts.PLAIN, limits=bounds, owner=os.geteuid() == 0) as applier:
+    with Applier(root, whiteouts=Whiteouts.PLAIN, limits=bounds, owner=owner) as applier:
         for entry in reader:
             with closing(sums.passing(entry, reader.written, reader.content())) as passing:
-                applier.apply(entry, (block for block in passing))
+                path = applier.apply(entry, (block for block in passing))
+                if path is not None and not owner:
+                    _note_mode(modes, path, entry)
                 for _ in passing:  # of what has no content nothing was taken, and a member counts when all was
                     pass
         applier.finish()
-    return sums
+    return sums, modes
+
+
+def _note_mode(modes: dict[bytes, int], path: bytes, entry: Entry) -> None:
+    """Notes the mode of what the member made at the path, if its owner could not read it, or not look into it."""
+    modes.pop(path, None)
+    needed = {REGULAR: stat.S_IRUSR, DIRECTORY: stat.S_IRWXU}.get(entry.type, 0)
+    if entry.type == LINK:
+        target = modes.get(b"/".join(clean(entry.linkname)))
+        if target is not None:
+            modes[path] = target
+    elif entry.mode & needed != needed:
+        modes[path] = entry.mode
 
 
 def _passing(source: Source, owner: Owner, limits: Limits, session: Session) -> Iterator[bytes]:

@@ -67,6 +67,22 @@ def status(root: int, path: bytes) -> os.stat_result | None:
 def followed(root: int, path: bytes, there: Callable[[bytes], bool] = lambda _: True) -> bytes:
     """The real path: links are followed inside the root, also the last one. What does not exist, or is not `there` for
     whoever asks, stays as it is written. InvalidRequest for a loop of links."""
+
+    def target(real: bytes) -> bytes:
+        try:
+            fd = open_below(root, real, _LOOK)
+        except OSError:
+            return b""
+        try:
+            return os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) and there(real) else b""
+        finally:
+            os.close(fd)
+
+    return resolved(path, target)
+
+
+def resolved(path: bytes, target: Callable[[bytes], bytes]) -> bytes:
+    """`followed` in any tree: `target` tells where the link at a path without links leads to, b"" if there is none."""
     real: list[bytes] = []
     components = Components(path)
     for name in components:
@@ -74,22 +90,15 @@ def followed(root: int, path: bytes, there: Callable[[bytes], bool] = lambda _: 
             del real[-1:]
             continue
         real.append(name)
-        try:
-            fd = open_below(root, b"/".join(real), _LOOK)
-        except OSError:
-            continue
-        try:
-            if stat.S_ISLNK(os.fstat(fd).st_mode) and there(b"/".join(real)):
-                real.pop()
-                target = os.readlink(b"", dir_fd=fd)
-                try:
-                    components.follow(target)
-                except OSError as error:
-                    raise not_opened(path, error) from None
-                if target.startswith(b"/"):
-                    real.clear()
-        finally:
-            os.close(fd)
+        found = target(b"/".join(real))
+        if found:
+            real.pop()
+            try:
+                components.follow(found)
+            except OSError as error:
+                raise not_opened(path, error) from None
+            if found.startswith(b"/"):
+                real.clear()
     return b"/".join(real)
 
 

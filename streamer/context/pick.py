@@ -107,8 +107,9 @@ def _below(tree: Tree, directory: bytes) -> tuple[list[str], str]:
             if not node.path:
                 continue
             is_link = stat.S_ISLNK(node.stat.st_mode)
+            said = content.link_target(node) if is_link else b""
             hashes.append(_sum(tree, tree.followed(node.path) if is_link else node.path, node.path))
-            said = content.link_target(node) if is_link else tree.more(node.path)
+            said = said if is_link else tree.more(node.path)
             exact.update(b"%s\0%o\0%d\0%s" % (node.path, stat.S_IFMT(node.stat.st_mode), len(said), said))
     return hashes, exact.hexdigest()
 

@@ -11,8 +11,9 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from streamer.changeset import content
@@ -34,6 +35,9 @@ from streamer.tar.sum import Version
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_NO_MODES: Mapping[bytes, int] = MappingProxyType({})
+_MORE = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
+
 
 class Hashing(enum.StrEnum):
     """Whose hashes: up to version 23 Docker's archives had the file's type in its mode as well."""
@@ -46,9 +50,6 @@ class Tree(Protocol):
     """A directory tree to take files from. Paths are real ones: relative, cleaned, b"" for the root, without a link on
     the way. Blocks."""
 
-    root: int
-    """A descriptor of its root, which stays its owner's."""
-
     def status(self, path: bytes) -> os.stat_result | None:
         """Of what lies there, a link itself; None if there is nothing, or if it was left out."""
         ...
@@ -56,6 +57,10 @@ class Tree(Protocol):
     def followed(self, path: bytes) -> bytes:
         """The real path of a cleaned one: links are followed as in a chroot, also the last one. InvalidRequest for a
         loop."""
+        ...
+
+    def open(self, path: bytes) -> int:
+        """A descriptor of a regular file's content, the caller's to close. SourceChanged if it is gone."""
         ...
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
@@ -78,7 +83,9 @@ class Tree(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class Header:
+    """What the sum of a member goes over besides its content."""
+
     told: bytes
     size: int
     """Of the content that the sum goes over."""
@@ -107,7 +114,7 @@ class DirectoryTree:
         self._excluded = excluded
         self._owner = owner
         self._hashing = hashing
-        self._headers: dict[bytes, _Header | None] | None = None
+        self._headers: dict[bytes, Header | None] | None = None
         """Of everything that the archive has, and None for directories that it only implies."""
         self._sums: dict[bytes, str] = {}
 
@@ -123,6 +130,9 @@ class DirectoryTree:
     def followed(self, path: bytes) -> bytes:
         select = self._select()
         return paths.followed(self.root, path, lambda link: select.emits(link, False))
+
+    def open(self, path: bytes) -> int:
+        return _opened(self.root, path)
 
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         known, count = self._headers, 0
@@ -166,20 +176,20 @@ class DirectoryTree:
     def _select(self) -> Selection:
         return Selection(None, self._excluded)
 
-    def _known(self) -> dict[bytes, _Header | None]:
+    def _known(self) -> dict[bytes, Header | None]:
         if self._headers is None:
             self._headers = dict(self._all())
         return self._headers
 
-    def _all(self) -> Iterator[tuple[bytes, _Header | None]]:
+    def _all(self) -> Iterator[tuple[bytes, Header | None]]:
         # One packer for all: which name of a file is the file, and which are links to it, is a matter of their order.
-        packer, select = _packer(self._owner), self._select()
+        packing, select = packer(self._owner), self._select()
         with closing(self._there(b"")) as nodes:
             for node in nodes:
                 if node.path and not select.emits(node.path, stat.S_ISDIR(node.stat.st_mode)):
                     yield node.path, None
-                elif node.path and (made := packer.entry(node)) is not None:
-                    yield node.path, _header(made[0], node.stat, self._hashing)
+                elif node.path and (made := packing.entry(node)) is not None:
+                    yield node.path, header(made[0], node.stat, self._hashing)
 
     def more(self, path: bytes) -> bytes:
         header = (self._headers or {}).get(path)
@@ -206,6 +216,9 @@ class _Whole:
     def followed(self, path: bytes) -> bytes:
         return paths.followed(self.root, path)
 
+    def open(self, path: bytes) -> int:
+        return _opened(self.root, path)
+
     def nodes(self, start: bytes) -> Generator[Node, None, None]:
         return walk(self.root, start=start)
 
@@ -217,10 +230,13 @@ class _Whole:
 
 
 class RecordedTree(_Whole):
-    """An archive that was taken in, with the sums that its members had as they came (names as they were written)."""
+    """An archive that was taken in, with the sums that its members had as they came (names as they were written).
+    `modes` are those of files by their paths that have others on the disk, where their owner must be able to read them.
+    """
 
-    def __init__(self, root: int, sums: tarsum.Sums) -> None:
+    def __init__(self, root: int, sums: tarsum.Sums, modes: Mapping[bytes, int] = _NO_MODES) -> None:
         super().__init__(root)
+        self._modes = modes
         for file in reversed(sums.files):
             self._sums[file.name] = file.sum  # of several with one name the first counts
 
@@ -232,6 +248,20 @@ class RecordedTree(_Whole):
                 made.update(file.name + b"\0" + file.sum.encode())
             self._whole = made.digest()
 
+    def status(self, path: bytes) -> os.stat_result | None:
+        found = super().status(path)
+        return None if found is None else self._moded(path, found)
+
+    def nodes(self, start: bytes) -> Generator[Node, None, None]:
+        with closing(super().nodes(start)) as nodes:
+            for node in nodes:
+                node.stat = self._moded(node.path, node.stat)
+                yield node
+
+    def _moded(self, path: bytes, found: os.stat_result) -> os.stat_result:
+        mode = self._modes.get(path)
+        return found if mode is None else described(found, mode, found.st_uid, found.st_gid)
+
     def sum(self, path: bytes) -> str | None:
         return self._sums.get(path or b".")
 
@@ -240,7 +270,7 @@ class RecordedTree(_Whole):
 
 
 class RootTree(_Whole):
-    """Any directory as it lies there: the file system of an image, or a directory with a file that was fetched."""
+    """Any directory as it lies there: one with a file that was fetched."""
 
     def __init__(
         self, root: int, hashing: Hashing = Hashing.DOCKER_24, *, owner: tuple[int, int] | None = None
@@ -261,13 +291,26 @@ class RootTree(_Whole):
         try:
             with closing(walk(self.root, start=path)) as nodes:
                 node = next(nodes)
-                made = _packer(self._owner).entry(node)
+                made = packer(self._owner).entry(node)
         except NotFound:
             return None
         if made is None:
             return None
         entry = made[0]
-        return _summed(self.root, path, _header(entry, node.stat, self._hashing))
+        return _summed(self.root, path, header(entry, node.stat, self._hashing))
+
+
+def _opened(root: int, path: bytes) -> int:
+    try:
+        return open_below(root, path, _READ)
+    except OSError as error:
+        raise SourceChanged(f"cannot read {shown(path)}: {error.strerror}") from None
+
+
+def described(found: os.stat_result, mode: int, uid: int, gid: int) -> os.stat_result:
+    """The status of a file with another mode (its type stays) and owner."""
+    numbers = (stat.S_IFMT(found.st_mode) | mode, *found[1:4], uid, gid, *found[6:10])
+    return os.stat_result(numbers, {name: getattr(found, name) for name in _MORE})
 
 
 def _implied(found: os.stat_result) -> os.stat_result:
@@ -279,18 +322,19 @@ def _implied(found: os.stat_result) -> os.stat_result:
     return os.stat_result(numbers, times)
 
 
-def _packer(owner: tuple[int, int] | None) -> Packer:
-    """One that reads no content."""
+def packer(owner: tuple[int, int] | None) -> Packer:
+    """One that reads no content; with the owner that all files are given, None for their own."""
     return Packer(Options(owner=owner), Session(MountTable(), Report(), lambda: None), Cursor(read=False), live=False)
 
 
-def _header(entry: Entry, status: os.stat_result, hashing: Hashing) -> _Header:
+def header(entry: Entry, status: os.stat_result, hashing: Hashing) -> Header:
+    """What is hashed of a member with that header, made of a file with that status."""
     said = entry.mode
     if hashing is Hashing.DOCKER_23:
         said |= stat.S_IFMT(status.st_mode)
     told = tarsum.told(entry, Written(entry.type, said, entry.size), Version.V1)
     link = entry.linkname if entry.type == LINK else b""
-    return _Header(told, entry.size if entry.type == REGULAR else 0, _identity(status), link)
+    return Header(told, entry.size if entry.type == REGULAR else 0, _identity(status), link)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -301,18 +345,15 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return (*known, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _check(path: bytes, header: _Header, status: os.stat_result) -> None:
+def _check(path: bytes, header: Header, status: os.stat_result) -> None:
     if header.identity != _identity(status):
         raise SourceChanged(f"cannot read {shown(path)}: it changed meanwhile")
 
 
-def _summed(root: int, path: bytes, header: _Header) -> str:
+def _summed(root: int, path: bytes, header: Header) -> str:
     if not header.size:
         return tarsum.entry_sum(header.told, ())
-    try:
-        fd = open_below(root, path, _READ)
-    except OSError as error:
-        raise SourceChanged(f"cannot read {shown(path)}: {error.strerror}") from None
+    fd = _opened(root, path)
     try:
         _check(path, header, os.fstat(fd))
         found = tarsum.entry_sum(header.told, content.blocks(fd, header.size, path))

@@ -57,6 +57,15 @@ class Tree(Protocol):
         """Whether something lies at the path (clean, relative), links on the way not followed."""
         ...
 
+    def at(self, path: bytes) -> AbstractContextManager[Node | None]:
+        """What lies at the path (as for `has`) while the block is open, in which nothing else may be asked for."""
+        ...
+
+    def holders(self, path: bytes) -> tuple[int, ...]:
+        """The layers, as nodes count them, that add to the directory at the path (as for `has`), topmost first.
+        Unsupported where the tree is not read from its layers."""
+        ...
+
     def nodes(
         self,
         path: bytes = b"",
@@ -88,7 +97,8 @@ class Driver(Protocol):
     ) -> AbstractContextManager[Tree]:
         """The file system, leased from `table` for the `with` block: `shared` for what is never written again.
 
-        `unmounted` says that it will be read from `Tree.start`, which is faster on the layers themselves.
+        `unmounted` says that it will be read from `Tree.start`, which is faster on the layers themselves; those of an
+        ordinary user are never mounted then.
         Errors are those of `MountTable.lease` and of reading; NotPermitted where this process could not see all.
         """
         ...

@@ -40,7 +40,7 @@ class OverlayDriver:
                 Layers(roots, snapshot.userxattr) as layers,
             ):
                 tree = trees.Merged(layers)
-                if not mountable or tree.direct:
+                if not mountable or snapshot.userxattr or tree.direct:
                     yield tree
                     return
         with trees.mounted(table, whole, shared=shared) as mounted:

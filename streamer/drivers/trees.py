@@ -18,9 +18,11 @@ from streamer.changeset.parts import Directory
 from streamer.changeset.vanishing import Vanished, unless_whiteout
 from streamer.changeset.walk import Select, branch, walk
 from streamer.drivers.base import Place, Start, Tree
-from streamer.errors import NotFound, SourceFailed, shown
+from streamer.errors import NotFound, SourceFailed, Unsupported, shown
 from streamer.mounts.mount import Mount
 from streamer.mounts.table import MountTable
+
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -55,13 +57,33 @@ class _Mounted:
             os.close(parent)
 
     def has(self, path: bytes) -> bool:
+        with self.at(path) as node:
+            return node is not None
+
+    @contextmanager
+    def at(self, path: bytes) -> Iterator[Node | None]:
+        head, _, base = path.rpartition(b"/")
         try:
-            os.close(open_below(self._root, path))
+            parent = open_below(self._root, head or b".")
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-                return False
-            raise SourceFailed(f"cannot look at '{shown(path)}': {error.strerror}") from error
-        return True
+            if error.errno not in _NOT_THERE:
+                raise _not_seen(path, error) from error
+            yield None
+            return
+        try:
+            try:
+                status = os.stat(base or b".", dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise _not_seen(path, error) from error
+                yield None
+                return
+            yield Node(path, base or b".", parent, status)
+        finally:
+            os.close(parent)
+
+    def holders(self, path: bytes) -> tuple[int, ...]:
+        raise Unsupported("a mount does not tell which of its layers a file is in")
 
     def nodes(
         self,
@@ -130,6 +152,14 @@ class Merged:
     def has(self, path: bytes) -> bool:
         return self._layers.lookup(path) is not None
 
+    @contextmanager
+    def at(self, path: bytes) -> Iterator[Node | None]:
+        found = self._layers.lookup(path)
+        yield None if found is None else self._layers.node(found)
+
+    def holders(self, path: bytes) -> tuple[int, ...]:
+        return self._layers.holders(path)
+
     def nodes(
         self,
         path: bytes = b"",
@@ -193,6 +223,10 @@ def _opened(node: Node, stack: ExitStack) -> int:
     return fd
 
 
+def _not_seen(path: bytes, error: OSError) -> SourceFailed:
+    return SourceFailed(f"cannot look at '{shown(path)}': {error.strerror}")
+
+
 def _looked_at(name: bytes, parent: int, path: bytes) -> os.stat_result:
     try:
         return os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
@@ -201,4 +235,4 @@ def _looked_at(name: bytes, parent: int, path: bytes) -> os.stat_result:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise name_too_long(path) from None
-        raise SourceFailed(f"cannot look at '{shown(path)}': {error.strerror}") from error
+        raise _not_seen(path, error) from error

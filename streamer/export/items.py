@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from streamer.tar.writer import Encoded, Piece
+from streamer.tar.writer import Encoded, Piece, close
 
 NEVER = 1 << 62
 """An offset that no archive reaches."""
@@ -32,6 +32,11 @@ class Item:
     newest: int = 0
     at: bytes | None = None
     rest: Callable[[int], Encoded] | None = None
+
+    def close(self) -> None:
+        """Closes the content that it has, for whoever takes nothing of it; once more is no failure."""
+        if isinstance(self.piece, Encoded):
+            close(self.piece.content)
 
 
 @dataclass(slots=True)

@@ -143,21 +143,24 @@ class _Part:
         resume = Resume(mark.at, mark.offset, self._known.links) if mark.offset else None
         with closing(self._begin(cursor, resume)) as items:
             for item in items:
-                at_mark = self._compare(cursor.offset)
-                if at_mark and cursor.offset >= self._stop:
-                    break
-                if not item.size and not at_mark:
-                    if cursor.read or cursor.offset >= self._stop:
-                        raise self._changed()  # where a mark was, there is something else now
-                    cursor.read = True  # the next member is the one that holds the first byte
-                else:
-                    piece = self._wanted(cursor.offset, item)
-                    if piece is not None:
-                        yield piece
-                    self._state.update(item.facts)
-                    cursor.offset += item.size
-                    cursor.read = self._start <= cursor.offset < self._stop
-                cursor.limit = self._limit(cursor)
+                try:
+                    at_mark = self._compare(cursor.offset)
+                    if at_mark and cursor.offset >= self._stop:
+                        break
+                    if not item.size and not at_mark:
+                        if cursor.read or cursor.offset >= self._stop:
+                            raise self._changed()  # where a mark was, there is something else now
+                        cursor.read = True  # the next member is the one that holds the first byte
+                    else:
+                        piece = self._wanted(cursor.offset, item)
+                        if piece is not None:
+                            yield piece
+                        self._state.update(item.facts)
+                        cursor.offset += item.size
+                        cursor.read = self._start <= cursor.offset < self._stop
+                    cursor.limit = self._limit(cursor)
+                finally:
+                    item.close()  # whoever took its piece has done so before
             else:
                 self._compare(cursor.offset)
                 if self._ahead or cursor.offset != self._body or self._state.hexdigest()[:40] != self._known.etag:

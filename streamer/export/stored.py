@@ -28,7 +28,7 @@ class Stored:
         self._node = node
         self._strict = strict
         self._blocks: Iterator[Chunk]
-        if entry.sparse is None and regions and os.fstat(descriptor).st_blocks * 512 >= entry.size:
+        if entry.sparse is None and regions:
             self._blocks = self._regions(entry.size, skip)
         elif entry.sparse is None:
             self._blocks = content.blocks(descriptor, entry.size, node.path, offset=skip)
@@ -46,7 +46,8 @@ class Stored:
 
     def _regions(self, size: int, offset: int) -> Iterator[Chunk]:
         read = partial(content.read, self._descriptor, path=self._node.path)
-        while size - offset >= LEAST:
+        whole = os.fstat(self._descriptor).st_blocks * 512 >= size
+        while whole and size - offset >= LEAST:
             length = min(content.BLOCK, size - offset)
             yield Region(self._descriptor, offset, length, read, self._check)
             offset += length

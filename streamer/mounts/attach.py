@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from streamer.errors import Conflict, InvalidRequest, MountFailed, NotFound, StreamerError
 from streamer.mounts import kernel
+from streamer.mounts.mountinfo import number_of, seen, spaces
 from streamer.mounts.overlay import check_count, impossible, possible_way, refusal
 from streamer.mounts.ways import OPTIONS_MAX, Way
 
@@ -24,9 +25,17 @@ _PLAIN = (b"index", b"metacopy", b"redirect_dir")
 
 
 def attach_overlay(
-    lowers: Sequence[int], upper: int, work: int, target: bytes, *, userxattr: bool, way: Way | None = None
+    source: bytes,
+    lowers: Sequence[int],
+    upper: int,
+    work: int,
+    target: bytes,
+    *,
+    userxattr: bool,
+    way: Way | None = None,
 ) -> None:
-    """Mount `upper` over `lowers` (topmost first) at the existing directory `target`, an absolute path.
+    """Mount `upper` over `lowers` (topmost first) at the existing directory `target`, an absolute path. `source` is the
+    name by which the mount is found again, wherever its directory may have been moved.
 
     All but the target are descriptors; `work` is an empty directory beside the upper. They may be closed afterwards.
     A symlink as the target's last component is refused. Conflict when something is mounted there already, NotFound
@@ -39,35 +48,45 @@ def attach_overlay(
     if chosen is None:
         raise impossible(userxattr=userxattr)
     with _opened(target) as (parent, leaf):
-        if _mount_id(leaf) != _mount_id(parent):
+        if number_of(leaf) != number_of(parent):
             raise Conflict(f"something is mounted at {_shown(target)} already; unmount it first")
         try:
             if chosen is Way.THREAD:
-                _attach_by_options(lowers, upper, work, leaf, userxattr)
+                _attach_by_options(source, lowers, upper, work, leaf, userxattr)
             else:
-                _attach_by_context(chosen, lowers, upper, work, parent, os.path.basename(target), userxattr)
+                _attach_by_context(chosen, source, lowers, upper, work, parent, os.path.basename(target), userxattr)
         except OSError as error:
             raise refusal(f"an overlay could not be mounted at {_shown(target)}", error) from error
 
 
-def attached(target: bytes) -> bool:
-    """Whether the topmost mount exactly at `target` is an overlay; False also when there is no such directory."""
-    try:
-        with _opened(target) as (parent, leaf):
-            return _overlay_at(parent, leaf)
-    except (NotFound, InvalidRequest):
-        return False
+def attached() -> dict[bytes, list[bytes]]:
+    """Where overlays are mounted as a whole, as this process sees it, by their sources: the oldest first, further ones
+    are what somebody has bound elsewhere."""
+    found: dict[bytes, list[bytes]] = {}
+    for each in seen():
+        if each.kind == b"overlay" and each.root == b"/":
+            found.setdefault(each.source, []).append(each.point)
+    return found
 
 
-def detach(target: bytes, *, lazy: bool = False) -> None:
+def attached_elsewhere(source: bytes) -> int | None:
+    """A process that sees the overlay in another mount namespace, as far as this process can tell."""
+    for pid in spaces():
+        with contextlib.suppress(OSError):
+            if any(each.kind == b"overlay" and each.source == source for each in seen(pid)):
+                return int(pid)
+    return None
+
+
+def detach(source: bytes, target: bytes, *, lazy: bool = False) -> None:
     """Unmount the overlay at `target`; `lazy` hides it at once and ends it with its last user.
 
-    NotFound when no overlay is mounted there (anything else that is mounted there stays), Conflict while it is in use,
-    NotPermitted without CAP_SYS_ADMIN.
+    NotFound when the topmost that is mounted there is not the overlay of that source (anything else stays), Conflict
+    while it is in use, NotPermitted without CAP_SYS_ADMIN.
     """
     with _opened(target) as (parent, leaf):
-        if not _overlay_at(parent, leaf):
-            raise NotFound(f"no overlay is mounted at {_shown(target)}")
+        if not _overlay_at(source, parent, leaf):
+            raise NotFound(f"{_shown(source)} is not what is mounted at {_shown(target)}")
     # The leaf is closed by now: its descriptor alone would make the mount busy.
     parent = _parent(target)
     try:
@@ -83,9 +102,10 @@ def detach(target: bytes, *, lazy: bool = False) -> None:
 
 
 def _attach_by_context(
-    way: Way, lowers: Sequence[int], upper: int, work: int, parent: int, name: bytes, userxattr: bool
+    way: Way, source: bytes, lowers: Sequence[int], upper: int, work: int, parent: int, name: bytes, userxattr: bool
 ) -> None:
     with kernel.Context(b"overlay") as context:
+        context.string(b"source", source)
         for lower in lowers:
             way.add(context, b"lowerdir+", lower)
         way.add(context, b"upperdir", upper)
@@ -101,7 +121,7 @@ def _attach_by_context(
         os.close(mount)
 
 
-def _attach_by_options(lowers: Sequence[int], upper: int, work: int, leaf: int, userxattr: bool) -> None:
+def _attach_by_options(source: bytes, lowers: Sequence[int], upper: int, work: int, leaf: int, userxattr: bool) -> None:
     names = b":".join(b"/proc/self/fd/%d" % lower for lower in lowers)
     directories = b"lowerdir=%s,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d" % (names, upper, work)
     options = b",".join(
@@ -109,7 +129,7 @@ def _attach_by_options(lowers: Sequence[int], upper: int, work: int, leaf: int, 
     )
     if len(options) > OPTIONS_MAX:
         raise OSError(errno.E2BIG, f"the names of {len(lowers)} layers are longer than mount(2) reads")
-    kernel.mount_overlay(b"/proc/self/fd/%d" % leaf, _ATTRIBUTES, options)
+    kernel.mount_overlay(source, b"/proc/self/fd/%d" % leaf, _ATTRIBUTES, options)
 
 
 def _plain(userxattr: bool) -> tuple[bytes, ...]:
@@ -150,23 +170,11 @@ def _unopened(target: bytes, error: OSError) -> StreamerError:
     return InvalidRequest(f"{_shown(target)} cannot be a mount point: {error.strerror}")
 
 
-def _overlay_at(parent: int, leaf: int) -> bool:
-    mount = _mount_id(leaf)
-    if mount == _mount_id(parent):
+def _overlay_at(source: bytes, parent: int, leaf: int) -> bool:
+    mount = number_of(leaf)
+    if mount == number_of(parent):
         return False
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            if line.split(b" ", 1)[0] == mount:
-                return line.partition(b" - ")[2].split(b" ", 1)[0] == b"overlay"
-    return False
-
-
-def _mount_id(descriptor: int) -> bytes:
-    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
-        for line in info:
-            if line.startswith(b"mnt_id:"):
-                return line.split()[1]
-    raise MountFailed("the kernel does not say which mount a descriptor belongs to (mnt_id in /proc/self/fdinfo)")
+    return any((each.kind, each.source) == (b"overlay", source) for each in seen() if each.number == mount)
 
 
 def _shown(target: bytes) -> str:

@@ -123,11 +123,11 @@ def move_mount(mount: int, parent: int, name: bytes) -> None:
     _call(_MOVE_MOUNT, mount, b"", parent, name, _MOVE_MOUNT_F_EMPTY_PATH)
 
 
-def mount_overlay(target: bytes, flags: int, options: bytes) -> None:
+def mount_overlay(source: bytes, target: bytes, flags: int, options: bytes) -> None:
     """mount(2). The caller has escaped `options` and seen to their length: the kernel cuts them silently at a page."""
     _checked(
         _libc.mount(
-            ctypes.c_char_p(b"overlay"),
+            ctypes.c_char_p(source),
             ctypes.c_char_p(target),
             ctypes.c_char_p(b"overlay"),
             ctypes.c_ulong(flags),

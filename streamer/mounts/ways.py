@@ -90,7 +90,7 @@ def _mount_privately(layers: Sequence[int], *, userxattr: bool) -> int:
         # escaping. The working directory is this thread's own since it left the namespace.
         os.chdir("/proc/self/fd")
         # Any directory can be the mount point in a namespace nobody else sees; /proc is certainly there.
-        kernel.mount_overlay(b"/proc", ATTRIBUTES, options)
+        kernel.mount_overlay(b"overlay", b"/proc", ATTRIBUTES, options)
         return kernel.clone_mount(b"/proc")
 
 

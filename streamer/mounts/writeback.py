@@ -10,10 +10,10 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
 from typing import Final
 
 from streamer.log import logger
+from streamer.mounts import mountinfo
 
 log = logger("streamer.mounts")
 
@@ -46,10 +46,11 @@ def written_out(target: bytes, kind: bytes) -> None:
             spaces.append((pid, space))
             if space not in seen:
                 seen[space] = {}
-                for number, device, at in _mounts(pid, kind):
-                    seen[space][number] = device
-                    if at.endswith(ending):
-                        devices.add(device)
+                for each in mountinfo.seen(pid):
+                    if each.kind == kind:
+                        seen[space][each.number] = each.device
+                        if each.point.endswith(ending):
+                            devices.add(each.device)
     flushed = False
     for pid, space in spaces:
         numbers = {number for number, device in seen[space].items() if device in devices}
@@ -62,16 +63,6 @@ def written_out(target: bytes, kind: bytes) -> None:
                     flushed = True
     if not flushed:
         os.sync()
-
-
-def _mounts(pid: str, kind: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Number, device and place of each mount of the type that a process sees (proc_pid_mountinfo(5))."""
-    with open(f"/proc/{pid}/mountinfo", "rb") as file:
-        for line in file:
-            fields, _, rest = line.partition(b" - ")
-            if rest.split(b" ", 1)[0] == kind:
-                number, _, device, _, at, *_ = fields.split(b" ")
-                yield number, device, at
 
 
 def _borrowed(pid: int, numbers: set[bytes]) -> tuple[int, bytes] | None:

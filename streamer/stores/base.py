@@ -8,7 +8,7 @@ looks like an empty directory, not like an error, so without this check an archi
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from streamer.oci import digest as digests
 from streamer.oci.config import Config
 from streamer.oci.descriptor import Descriptor
 from streamer.oci.reference import Reference
+from streamer.tar.entry import Entry
 from streamer.tar.source import Limits, Source
 
 Guard: TypeAlias = Callable[[], None]
@@ -27,6 +28,8 @@ Pair: TypeAlias = tuple[Snapshot, Snapshot | None]
 """What is to be read, and what lies below it (None: nothing)."""
 Hold: TypeAlias = Callable[[], AbstractContextManager[Pair]]
 """Entered in an export's own thread: asks the engine to keep a file system for as long as the block is open."""
+
+Headers: TypeAlias = Callable[[], Generator[tuple[bytes, Entry], None, None]]
 
 
 class Reading(Protocol):
@@ -58,6 +61,9 @@ class Layer:
     that lies partly in the span only that part is read, and its size compared. From a compressed blob: what lies before
     the span is decompressed and thrown away, and the blob is compared with its digest only where the reading comes to
     its end. Whether the whole has its digest is for the reader to check: bytes are hashed once.
+    `headers`, where the files on the disk do not have the owners and modes of the tar (an ordinary user's embedded
+    store), gives each member of the tar in its order, without content, behind the path from the layer's root that it
+    was put at. Names are not changed; of a hard link `linkname` is the file's path. Who asks closes it. StoreDamaged.
     """
 
     store: str
@@ -70,6 +76,7 @@ class Layer:
     guard: Guard | None = field(default=None, compare=False, repr=False)
     hold: Hold | None = field(default=None, compare=False, repr=False)
     blob: Blob | None = field(default=None, compare=False, repr=False)
+    headers: Headers | None = field(default=None, compare=False, repr=False)
 
     def held(self) -> AbstractContextManager[Pair]:
         """The layer's file system and the one below it, kept while the block is open; Unsupported if there is none."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 
+from streamer.mounts import mountinfo
 from streamer.mounts.mount import Snapshot
 from streamer.stores.standstill import control_groups, of_container
 
 _PROC = Path("/proc")
-_OF_THE_ENGINE = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+_OF_THE_ENGINE = (b"/etc/hostname", b"/etc/hosts", b"/etc/resolv.conf")
 """What engines bind into a container from a directory that has its ID."""
 
 _TELLS_APART = 3
@@ -23,43 +24,31 @@ def is_itself(container: str, snapshot: Snapshot, proc: Path = _PROC) -> bool:
     """
     try:
         groups = control_groups((proc / "self/cgroup").read_text(errors="surrogateescape"))
-        mounts = (proc / "self/mountinfo").read_text(errors="surrogateescape")
+        mounts = list(mountinfo.seen(proc=proc))
     except OSError:
         return False
     if any(of_container(container, groups.get(name, "")) for name in ("freezer", "")):
         return True
     upper = None
     bound = False
-    for root, point, kind, options in map(_mount, mounts.splitlines()):
-        if point == "/":
-            upper = _upper(options) if kind == "overlay" else None
-        elif point in _OF_THE_ENGINE and container in root.split("/"):
+    for each in mounts:
+        if each.point == b"/":
+            upper = _upper(each.options) if each.kind == b"overlay" else None
+        elif each.point in _OF_THE_ENGINE and os.fsencode(container) in each.root.split(b"/"):
             bound = True
     if upper is not None and snapshot.driver == "overlay" and snapshot.upper is not None:
         # More certain than the bound files, which are another container's where both share its network.
-        return _end(upper) == _end(snapshot.upper.decode(errors="surrogateescape"))[-len(_end(upper)) :]
+        return _end(upper) == _end(snapshot.upper)[-len(_end(upper)) :]
     return bound
 
 
-def _mount(line: str) -> tuple[str, str, str, str]:
-    """Root, mount point, file system and its options, of a line of mountinfo (proc_pid_mountinfo(5))."""
-    head, _, tail = line.partition(" - ")
-    _, _, _, root, point, *_ = (*head.split(" "), "", "", "", "", "")
-    kind, _, options, *_ = (*tail.split(" "), "", "", "")
-    return _plain(root), _plain(point), kind, options
-
-
-def _plain(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
-
-
-def _upper(options: str) -> str | None:
-    for option in options.split(","):
-        name, _, value = option.partition("=")
-        if name == "upperdir":
-            return _plain(value)
+def _upper(options: bytes) -> bytes | None:
+    for option in options.split(b","):
+        name, _, value = option.partition(b"=")
+        if name == b"upperdir":
+            return mountinfo.plain(value)
     return None
 
 
-def _end(path: str) -> list[str]:
-    return path.strip("/").split("/")[-_TELLS_APART:]
+def _end(path: bytes) -> list[bytes]:
+    return path.strip(b"/").split(b"/")[-_TELLS_APART:]

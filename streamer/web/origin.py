@@ -37,9 +37,13 @@ async def same_machine(
             if not _ours(each, allowed):
                 said = each.removeprefix("//")[:200]
                 raise NotPermitted(f"this service does not answer to {said!r}; allow that name with STREAMER_HOSTS")
+        # An image or a link of a page asks without an Origin; a container that is paused is a change as well.
+        changes = request.method not in _READING or "pause" in request.query
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin and request.method not in _READING and not _ours(origin, allowed):
+        if changes and origin and not _ours(origin, allowed):
             raise NotPermitted(f"a page of {origin[:200]!r} may not change anything here")
+        if changes and not origin and request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise NotPermitted("a page of another site may not change anything here")
     return await handler(request)
 
 

@@ -82,7 +82,7 @@ def _flag(text: str) -> bool:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:5]) <= 1000:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4) or not 1 <= int(text) <= 1000:
         raise ValueError("out of range")
     return int(text)
 

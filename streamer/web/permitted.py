@@ -135,6 +135,11 @@ def _all_tags(ref: str) -> bool:
     return name.tag is None and name.digest is None
 
 
+def shown_to(caller: Caller, image: Image) -> Image:
+    """The image with those of its names that the caller may read."""
+    return replace(image, names=tuple(name for name in image.names if caller.scope.named(_forms(name))))
+
+
 class _Permitted(Catalog):
     def __init__(self, whole: Catalog, caller: Caller) -> None:
         scope = caller.scope
@@ -152,7 +157,7 @@ class _Permitted(Catalog):
         found = await super().images(store)
         if self._scope.names is None:
             return found
-        shown = (replace(each, names=tuple(filter(self._name, each.names))) for each in found)
+        shown = (shown_to(self._caller, each) for each in found)
         return Listing(tuple(each for each in shown if each.names), self._damaged(found.damaged))
 
     async def containers(self, store: str | None = None) -> Listing[Container]:

@@ -166,6 +166,9 @@ async def problems(
     except Exception as caught:
         log.error("request failed", method=request.method, path=request.path, exc_info=caught)
         failure = StreamerError("an error inside streamer; its log says more")
+    if failure is not None and request.writer.output_size:
+        # The answer has begun: a second one would be taken for a part of its body.
+        raise ConnectionResetError(str(failure)) from failure
     if failure is not None:
         answer = response(failure, headers)
         request.app[SITE].metrics.problems.labels(failure.code).inc()

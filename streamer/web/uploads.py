@@ -69,7 +69,7 @@ async def post(request: web.Request, values: dict[str, Any]) -> web.Response:
 
     # In the service's own task group: a client that leaves cannot tear an import, it can only make it fail.
     report = await site.background.run(work)
-    images = [image_value(image) for image in report.images]
+    images = [image_value(permitted.shown_to(request[CALLER], image)) for image in report.images]
     location = f"/v1/images/{images[0]['id']}/archive" if images else "/v1/images"
     moved = dict(report.moved)
     return web.json_response({"images": images, "moved": moved}, status=201, headers={"Location": location})

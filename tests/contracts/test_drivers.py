@@ -192,6 +192,14 @@ def test_a_subtree(keep: Keep, table: MountTable, tmp_path: Path) -> None:
         assert stat.S_ISDIR(tree.status(b"").st_mode)
         assert tree.has(b"dir/inner") and not tree.has(b"link/inner") and not tree.has(b"dir/gone")
         assert not tree.has(b"kept/x") and not tree.has(b"n" * 300)
+        for path, kind in ((b"", stat.S_IFDIR), (b"dir/inner", 0), (b"dir", stat.S_IFDIR), (b"link", stat.S_IFLNK)):
+            with tree.at(path) as node:
+                assert node is not None and node.path == path
+                assert kind in (0, stat.S_IFMT(node.stat.st_mode))
+                assert os.stat(node.name, dir_fd=node.parent, follow_symlinks=False).st_ino == node.stat.st_ino
+        for path in (b"link/inner", b"dir/gone", b"kept/x", b"n" * 300, b"n" * 300 + b"/x"):
+            with tree.at(path) as node:
+                assert node is None
         for path, error in (
             (b"nothing", NotFound),
             (b"away/all", NotFound),

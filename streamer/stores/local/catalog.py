@@ -40,7 +40,7 @@ class FetchedRow:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRow:
-    """`layers` are those of the image, base first; `mounted` is where it was mounted last, None after an unmount."""
+    """`layers` are those of the image, base first."""
 
     id: str
     name: str
@@ -48,7 +48,6 @@ class ContainerRow:
     data: bytes
     image_name: str
     created: str
-    mounted: bytes | None
     layers: tuple[LayerRow, ...]
 
 
@@ -315,15 +314,15 @@ async def forget_config(transaction: Transaction, identity: str) -> None:
 # Containers
 
 _CONTAINER = """
-    SELECT containers.id, name, config, data, image_name, created, mounted, configs.top
+    SELECT containers.id, name, config, data, image_name, created, configs.top
     FROM containers JOIN configs ON configs.id = containers.config
 """
 
 
 async def _container(transaction: Transaction, row: Row) -> ContainerRow:
-    identity, name, config, data, image_name, created, mounted, top = row
+    identity, name, config, data, image_name, created, top = row
     layers = await layers_below(transaction, top)
-    return ContainerRow(identity, name, config, data, image_name, created, mounted, layers)
+    return ContainerRow(identity, name, config, data, image_name, created, layers)
 
 
 async def containers(transaction: Transaction) -> list[ContainerRow]:
@@ -364,10 +363,6 @@ async def add_container(transaction: Transaction, row: ContainerRow) -> None:
         row.image_name,
         row.created,
     )
-
-
-async def note_mounted(transaction: Transaction, identity: str, target: bytes | None) -> None:
-    await transaction.run("UPDATE containers SET mounted = ? WHERE id = ?", target, identity)
 
 
 async def forget_container(transaction: Transaction, identity: str, config: str) -> None:

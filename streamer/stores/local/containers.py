@@ -12,7 +12,7 @@ import anyio
 from anyio import to_thread
 
 from streamer.errors import Conflict, NotFound
-from streamer.mounts.attach import attach_overlay, attached, detach
+from streamer.mounts.attach import attach_overlay, attached, attached_elsewhere, detach
 from streamer.oci import digest as digests
 from streamer.stores.base import Container
 from streamer.stores.local import catalog, lookup, records
@@ -40,7 +40,7 @@ async def create(core: Core, reference: str, name: str | None) -> Container:
     async with core.staging() as staging:
         await to_thread.run_sync(_make, core, staging, image, limiter=core.rest)
         row = ContainerRow(
-            identity, chosen, image.id, image.data, given.familiar if given else image.id, now(), None, image.layers
+            identity, chosen, image.id, image.data, given.familiar if given else image.id, now(), image.layers
         )
         async with core.exclusive():
             try:
@@ -86,18 +86,17 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
     async with core.exclusive():
         async with core.database.read() as transaction:
             row = await lookup.container(transaction, reference, core.name)
-        # Not `resolve`: what the person wrote is what is mounted at, and what `unmount` finds again.
+        # Not `resolve`: what the person wrote is what is mounted at, and what `ls` shows.
         place = Path(os.path.abspath(target)) if target is not None else records.merged(core, row)  # noqa: ASYNC240
-        before = await to_thread.run_sync(records.mount_point, row, limiter=core.changes)
-        if before is not None:
-            raise Conflict(f"container {row.name} is mounted{_where(core, row)} already")
-        # Noted first: a mount that no row knows of would survive the removal of what it shows.
-        await _note(core, row, os.fsencode(place))
         mounted = False
 
         def attach() -> None:
             nonlocal mounted
+            before = _mounted(core, row)
+            if before:
+                raise Conflict(f"container {row.name} is mounted{_where(core, row, before[0])} already")
             if target is not None:
+                _require_outside(core, place)
                 _require_empty(place)
             _attach(core, row, os.fsencode(place))
             mounted = True
@@ -105,12 +104,34 @@ async def mount(core: Core, reference: str, target: Path | None) -> Path:
         try:
             await to_thread.run_sync(attach, limiter=core.changes)
         except BaseException:
-            with anyio.move_on_after(_UNDO, shield=True):
-                if mounted:  # cancelled: the thread was waited for, and had mounted it
-                    await to_thread.run_sync(partial(detach, os.fsencode(place), lazy=True), limiter=core.changes)
-                await _note(core, row, None)
+            if mounted:  # cancelled: the thread was waited for, and had mounted it
+                with anyio.move_on_after(_UNDO, shield=True):
+                    undo = partial(detach, records.source(core, row), os.fsencode(place), lazy=True)
+                    await to_thread.run_sync(undo, limiter=core.changes)
             raise
     return place
+
+
+def _mounted(core: Core, row: ContainerRow, *, force: bool = False) -> list[bytes]:
+    """Where it is mounted: the mount itself first, then what somebody has bound elsewhere.
+
+    Conflict, unless by force, if only another mount namespace has it: it cannot be unmounted there from here, and a
+    second mount would ruin what it holds.
+    """
+    source = records.source(core, row)
+    points = attached().get(source, [])
+    if not points and not force and (process := attached_elsewhere(source)) is not None:
+        raise Conflict(
+            f"container {row.name} is mounted in another mount namespace (of process {process}): unmount it there, or "
+            "end that process"
+        )
+    return points
+
+
+def _require_outside(core: Core, directory: Path) -> None:
+    """What lies in the store's own directories is the store's to delete."""
+    if Path(os.path.realpath(directory)).is_relative_to(core.state.path):
+        raise Conflict(f"directory {directory} is inside of the store: mount the container elsewhere")
 
 
 def _require_empty(directory: Path) -> None:
@@ -123,11 +144,9 @@ def _require_empty(directory: Path) -> None:
         raise Conflict(f"directory {directory} is not empty: mounting there would hide what it holds")
 
 
-def _where(core: Core, row: ContainerRow) -> str:
+def _where(core: Core, row: ContainerRow, point: bytes) -> str:
     """Where it is mounted, for messages: nothing for its own mount point, which lies inside of the store."""
-    if row.mounted is None or row.mounted == os.fsencode(records.merged(core, row)):
-        return ""
-    return f" at {os.fsdecode(row.mounted)}"
+    return "" if point == os.fsencode(records.merged(core, row)) else f" at {os.fsdecode(point)}"
 
 
 def _attach(core: Core, row: ContainerRow, target: bytes) -> None:
@@ -138,11 +157,21 @@ def _attach(core: Core, row: ContainerRow, target: bytes) -> None:
             stack.callback(os.close, fd)
             return fd
 
+        def lower(chain: str) -> int:
+            fd = _opened_layer(core, chain)
+            stack.callback(os.close, fd)
+            return fd
+
         path = core.state.container(row.id)
-        lowers = [opened(core.state.layer(layer.chain) + b"/diff") for layer in reversed(row.layers)]
+        lowers = [lower(layer.chain) for layer in reversed(row.layers)]
         lowers = lowers or [opened(path + b"/" + _EMPTY.encode())]
         attach_overlay(
-            lowers, opened(path + b"/upper"), opened(path + b"/work"), target, userxattr=core.ownership.userxattr
+            records.source(core, row),
+            lowers,
+            opened(path + b"/upper"),
+            opened(path + b"/work"),
+            target,
+            userxattr=core.ownership.userxattr,
         )
 
 
@@ -151,15 +180,17 @@ async def unmount(core: Core, reference: str) -> None:
     async with core.exclusive():
         async with core.database.read() as transaction:
             row = await lookup.container(transaction, reference, core.name)
-        if row.mounted is None or not await to_thread.run_sync(attached, row.mounted, limiter=core.changes):
+        points = await to_thread.run_sync(_mounted, core, row, limiter=core.changes)
+        if not points:
             raise Conflict(f"container {row.name} is not mounted")
+        point = points[0]
         try:
-            await to_thread.run_sync(detach, row.mounted, limiter=core.changes)
+            await to_thread.run_sync(detach, records.source(core, row), point, limiter=core.changes)
         except Conflict:
             raise Conflict(
-                f"container {row.name} is in use{_where(core, row)}: close what has files open there, then unmount it"
+                f"container {row.name} is in use{_where(core, row, point)}: close what has files open there, then "
+                "unmount it"
             ) from None
-        await _note(core, row, None)
 
 
 async def remove(core: Core, reference: str, force: bool) -> None:
@@ -167,18 +198,16 @@ async def remove(core: Core, reference: str, force: bool) -> None:
     async with core.exclusive():
         async with core.database.read() as transaction:
             row = await lookup.container(transaction, reference, core.name)
-        if row.mounted is not None and await to_thread.run_sync(attached, row.mounted, limiter=core.changes):
-            if not force:
-                raise Conflict(f"container {row.name} is mounted{_where(core, row)}: unmount it, or force it")
+        points = await to_thread.run_sync(partial(_mounted, core, row, force=force), limiter=core.changes)
+        if points and not force:
+            raise Conflict(f"container {row.name} is mounted{_where(core, row, points[0])}: unmount it, or force it")
+        for point in reversed(points):
             # Lazily: who still has files open there keeps them until he closes them, as after any removal.
-            await to_thread.run_sync(partial(detach, row.mounted, lazy=True), limiter=core.changes)
-        async with core.database.write() as transaction:
-            await catalog.forget_container(transaction, row.id, row.config)
+            undone = partial(detach, records.source(core, row), point, lazy=True)
+            await to_thread.run_sync(undone, limiter=core.changes)
+        with core.state.doomed(row.id):
+            async with core.database.write() as transaction:
+                await catalog.forget_container(transaction, row.id, row.config)
         core.state.discard("containers", row.id)
         await collect(core)
     await to_thread.run_sync(core.state.empty_trash, limiter=core.rest)
-
-
-async def _note(core: Core, row: ContainerRow, target: bytes | None) -> None:
-    async with core.database.write() as transaction:
-        await catalog.note_mounted(transaction, row.id, target)

@@ -29,6 +29,9 @@ WAITING = 8
 RETRY_AFTER = 5
 """Seconds after which one that was refused may try again."""
 
+_LONGEST = 60
+"""Seconds that another process may hold the store's lock, which is for moments: one that was stopped holds it on."""
+
 _POLL = 0.01
 """Seconds between two looks at a lock that another process holds."""
 
@@ -69,11 +72,13 @@ class Core:
 
     async def _locked(self) -> int:
         # Asked again and again, not waited for in a thread: such a thread could not be called back.
-        while True:
-            fd = self.state.lock()
-            if fd is not None:
-                return fd
+        end = anyio.current_time() + _LONGEST
+        while (fd := self.state.lock()) is None:
+            if anyio.current_time() > end:
+                said = f"another process has held the lock of the store for {_LONGEST} seconds"
+                raise Busy(said, retry_after=RETRY_AFTER)
             await anyio.sleep(_POLL)
+        return fd
 
     @contextlib.asynccontextmanager
     async def importing(self) -> AsyncIterator[Staging]:

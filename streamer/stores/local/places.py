@@ -1,7 +1,8 @@
-"""Where the content of each member lies on disk, for putting a layer's tar together again.
+"""Where each member lies on disk: for putting a layer's tar together again, and for telling whose a file is.
 
 Nearly always under the member's own name. Two things differ: a member whose parent is a symlink landed elsewhere
-(`places.json`: JSON lines `[index, base64 of the path]`, ascending), and bytes that are in the archive but not in the
+(`places.json`: JSON lines `[index, base64 of the path]`, ascending; of a hard link whose target's name leads elsewhere
+a second one with the target's path), and bytes that are in the archive but not in the
 tree, because a later member replaced them or because they were a whiteout's (`kept/<index>`). The index counts the
 members of the archive from 0, as tar-split's file records do.
 """
@@ -39,6 +40,9 @@ class Keeper:
         self._count = 0
         self.index = 0
         """Of the member that is being applied."""
+        self._landed = b""
+        self._written = -1
+        """The member that `places.json` told of last."""
 
     def close(self) -> None:
         if self._kept is not None:
@@ -47,9 +51,21 @@ class Keeper:
             self._places.close()
 
     def landed(self, name: bytes, path: bytes) -> None:
-        """The current member's content was stored at `path`."""
-        if path == own_place(name):
-            return
+        """The current member has its place at `path`."""
+        self._landed = path
+        if path != own_place(name):
+            self._write(path)
+
+    def linked(self, target: bytes, path: bytes) -> None:
+        """The current member, which has landed, is a further name of the file at `path`, that it calls `target`."""
+        if path != own_place(target):
+            # Two lines: where it is itself, and what it is.
+            if self._written != self.index:
+                self._write(self._landed)
+            self._write(path)
+
+    def _write(self, path: bytes) -> None:
+        self._written = self.index
         if self._places is None:
             self._places = os.fdopen(os.open("places.json", _WRITE, 0o600, dir_fd=self._folder), "wb")
         self._places.write(json.dumps([self.index, base64.b64encode(path).decode()]).encode() + b"\n")
@@ -126,7 +142,7 @@ class Places:
             self._file.close()
 
     def place(self, record: File) -> bytes:
-        """The path, below the layer's root, of a record's content; to be asked in the order of the records."""
+        """The path, below the layer's root, of a record's member; to be asked in the order of the records."""
         elsewhere = self.elsewhere(record)
         return own_place(record.name) if elsewhere is None else elsewhere
 
@@ -134,6 +150,13 @@ class Places:
         """`place`, where that is not the member's own name. Records may be left out."""
         while self._next is not None and self._next[0] < record.number:
             self._advance()
+        return self._next[1] if self._next is not None and self._next[0] == record.number else None
+
+    def target(self, record: File) -> bytes | None:
+        """What a hard link is a further name of, where its header says otherwise; asked behind its own place."""
+        if self.elsewhere(record) is None:
+            return None
+        self._advance()
         return self._next[1] if self._next is not None and self._next[0] == record.number else None
 
     def _advance(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from streamer.errors import StoreDamaged
 from streamer.mounts.attach import attached
 from streamer.mounts.mount import Snapshot
 from streamer.oci import config as configs
@@ -16,6 +17,7 @@ from streamer.stores.base import Container, Guard, Image, Layer
 from streamer.stores.local.assemble import assembly
 from streamer.stores.local.catalog import ContainerRow, ImageRow, LayerRow
 from streamer.stores.local.core import Core
+from streamer.stores.local.headers import headers
 
 
 class Records:
@@ -24,14 +26,21 @@ class Records:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._layers: dict[str, tuple[bytes, Guard]] = {}
+        self._attached: dict[bytes, list[bytes]] | None = None
 
     def images(self, rows: Sequence[ImageRow]) -> tuple[Image, ...]:
         return tuple(self.image(row) for row in rows)
 
     def image(self, row: ImageRow) -> Image:
         stack = self._stack(row.layers)
+        config = configs.parse(row.data)
+        if len(row.layers) != len(config.diff_ids):
+            raise StoreDamaged(
+                f"image {digests.short(row.id)} of store {self._core.name} has {len(config.diff_ids)} layers, of which"
+                f" its database knows {len(row.layers)}"
+            )
         layers = tuple(self._layer(layer, stack[: depth + 1]) for depth, layer in enumerate(row.layers))
-        return Image(self._core.name, configs.parse(row.data), row.names, layers)
+        return Image(self._core.name, config, row.names, layers)
 
     def layers(self, stacks: Sequence[Sequence[LayerRow]]) -> tuple[Layer, ...]:
         return tuple(self.layer(rows) for rows in stacks)
@@ -55,9 +64,15 @@ class Records:
             created=row.created,
             snapshot=self._snapshot(stack, upper),
             parent=self._snapshot(stack) if stack else None,
-            mounted=mount_point(row),
+            mounted=self._mount_point(row),
             guard=partial(_all, (directory_guard(upper, f"container {row.name}"), *(check for _, check in stack))),
         )
+
+    def _mount_point(self, row: ContainerRow) -> str | None:
+        if self._attached is None:
+            self._attached = attached()
+        points = self._attached.get(source(self._core, row))
+        return os.fsdecode(points[0]) if points else None
 
     def _stack(self, rows: Sequence[LayerRow]) -> tuple[tuple[bytes, Guard], ...]:
         """Tree and end check of each layer, in their order."""
@@ -69,14 +84,16 @@ class Records:
 
     def _layer(self, row: LayerRow, stack: tuple[tuple[bytes, Guard], ...]) -> Layer:
         """The layer of that row, which is the topmost of the stack."""
+        folder, name = self._core.state.layer(row.chain), self._core.name
         return Layer(
-            store=self._core.name,
+            store=name,
             diff_id=row.diff,
             chain_id=row.chain,
             snapshot=self._snapshot(stack),
             parent=self._snapshot(stack[:-1]) if len(stack) > 1 else None,
             size=row.size,
-            assemble=assembly(self._core.state.layer(row.chain), row.diff, self._core.name),
+            assemble=assembly(folder, row.diff, name),
+            headers=partial(headers, folder, row.diff, name) if self._core.ownership.owner is not None else None,
             guard=partial(_all, tuple(check for _, check in stack)),
         )
 
@@ -88,9 +105,15 @@ class Records:
         )
 
 
-def mount_point(row: ContainerRow) -> str | None:
-    """Where the container is mounted now: the row may have outlived its mount, by a restart of the machine."""
-    return os.fsdecode(row.mounted) if row.mounted is not None and attached(row.mounted) else None
+def source(core: Core, row: ContainerRow) -> bytes:
+    """What the mount of a container is called in the kernel's table, in which it is looked up: no note of ours would
+    outlive a restart, follow a store that was moved, or know what else was mounted in its place. The same container of
+    a store that was copied has another upper, and so another name."""
+    try:
+        upper = os.stat(core.state.container(row.id) + b"/upper", follow_symlinks=False)
+    except FileNotFoundError:
+        return b"streamer:" + row.id.encode()
+    return b"streamer:%s:%d-%d" % (row.id.encode(), upper.st_dev, upper.st_ino)
 
 
 def merged(core: Core, row: ContainerRow) -> Path:

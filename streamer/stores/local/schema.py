@@ -44,6 +44,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
         "CREATE INDEX names_by_image ON names (image)",
+        # `mounted` is not used any more: the kernel's own table tells where a container is mounted.
         """
         CREATE TABLE containers (
             id TEXT PRIMARY KEY,

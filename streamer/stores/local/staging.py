@@ -10,8 +10,11 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from streamer.log import logger
 from streamer.stores.local import state as states
 from streamer.stores.local.state import State
+
+log = logger("streamer.stores")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,16 +67,27 @@ def staging(state: State) -> Iterator[Staging]:
 
 def sweep_abandoned(state: State) -> None:
     """Moves staging directories of dead processes into the trash. The caller holds the store's lock."""
-    for name in os.listdir(state.folders["staging"]):
+    for name in filter(states.is_ours, os.listdir(state.folders["staging"])):
         fd = states.held(state.folders["staging"], name, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if fd is not None:
             state.discard("staging", name)
             os.close(fd)
 
 
-def sweep_orphans(state: State, folder: str, known: frozenset[str]) -> None:
+def sweep_orphans(state: State, folder: str, known: frozenset[str]) -> bool:
     """Moves layers or containers that no row names into the trash. The caller holds the store's lock, so nobody is
-    between moving a directory in and committing its row."""
+    between moving a directory in and committing its row.
+
+    Containers in which somebody has left something stay: a database from a backup knows nothing of what came after it.
+    Whether there are any: the layers that they stand on have no rows either.
+    """
+    kept = False
     for name in os.listdir(state.folders[folder]):
-        if name not in known:
-            state.discard(folder, name)
+        if name in known or not states.is_ours(name):
+            continue
+        if folder == "containers" and not state.forsaken(name):
+            kept = True
+            log.warning("a container without a row is left as it is", directory=f"{state.path}/containers/{name}")
+            continue
+        state.discard(folder, name)
+    return kept

@@ -268,8 +268,14 @@ async def _prepare(core: Core) -> None:
         async with core.database.write() as transaction:
             owner = await catalog.read_property(transaction, "owner")
             if owner is None:
+                await to_thread.run_sync(core.state.require_empty, limiter=core.changes)
                 owner = await to_thread.run_sync(_own, core.state, limiter=core.changes)
                 await catalog.write_property(transaction, "owner", owner)
+            if await catalog.read_property(transaction, "attributes") is None:
+                if await to_thread.run_sync(core.state.mark, owner == "trusted", limiter=core.changes):
+                    await catalog.write_property(transaction, "attributes", "marked")
+            else:
+                await to_thread.run_sync(core.state.require_mark, owner == "trusted", limiter=core.changes)
             layers = frozenset(digests.encoded(row.chain) for row in await catalog.layers(transaction))
             known = frozenset(row.id for row in await catalog.containers(transaction))
         core.ownership = _ownership(owner)
@@ -282,8 +288,8 @@ async def _prepare(core: Core) -> None:
 def _sweep(core: Core, layers: frozenset[str], known: frozenset[str]) -> None:
     with states.storage("the store"):
         staging.sweep_abandoned(core.state)
-        staging.sweep_orphans(core.state, "layers", layers)
-        staging.sweep_orphans(core.state, "containers", known)
+        if not staging.sweep_orphans(core.state, "containers", known):
+            staging.sweep_orphans(core.state, "layers", layers)
 
 
 def _own(state: states.State) -> str:

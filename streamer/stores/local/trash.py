@@ -15,14 +15,23 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def empty(trash: int) -> None:
-    """Deletes everything in the directory `trash`. Another process doing the same at once is no failure."""
-    while True:
-        names = os.listdir(trash)
-        if not names:
-            return
+    """Deletes everything in the directory `trash`. Another process doing the same at once is no failure.
+
+    What cannot be deleted keeps nothing else from it; the first reason is raised when only such things are left.
+    """
+    stuck: set[str] = set()
+    failure: OSError | None = None
+    while names := [name for name in os.listdir(trash) if name not in stuck]:
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 _remove(trash, name)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                failure = failure or error
+                stuck.add(name)
+    if failure is not None:
+        raise failure
 
 
 def _remove(trash: int, name: str) -> None:

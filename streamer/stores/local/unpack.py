@@ -109,7 +109,11 @@ def unpack(
 
 def _apply(applier: Applier, keeper: Keeper, entry: Entry, content: Content) -> None:
     if entry.type != entries.REGULAR or not entry.stored or entry.sparse is not None:
-        applier.apply(entry, content)
+        path = applier.apply(entry, content)
+        if path is not None:
+            keeper.landed(entry.name, path)
+            if entry.type == entries.LINK:
+                keeper.linked(entry.linkname, applier.linked)
         return
     blocks = _Blocks(content)
     path = applier.apply(entry, blocks)

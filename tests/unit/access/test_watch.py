@@ -95,3 +95,14 @@ async def test_followed(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
         tasks.cancel_scope.cancel()
     assert names(watched) == ["first", "second"]
     assert len(calls) == 2, "told again after the first time failed"
+
+
+def test_a_file_that_is_written_anew_within_its_size_and_time(keys: Keys) -> None:
+    watched = keys.watched()
+    status = keys.path.stat()
+    text = keys.path.read_text()
+    keys.path.write_text(text.replace("first", "other"))
+    os.utime(keys.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert keys.path.stat().st_size == status.st_size
+    assert watched.refresh()
+    assert names(watched) == ["other"]

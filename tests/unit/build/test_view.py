@@ -13,7 +13,7 @@ MANY = 20_000
 
 def test_files_that_are_replaced_again_and_again() -> None:
     """Each time in the same time: it was once every member for every replaced one."""
-    view = View(None, None)
+    view = View(None)
     for _ in range(2):
         for number in range(MANY):
             path = b"d/%d" % number
@@ -25,7 +25,7 @@ def test_files_that_are_replaced_again_and_again() -> None:
 
 
 def test_links_keep_the_content_of_what_they_are_links_to() -> None:
-    view = View(None, None)
+    view = View(None)
     view.lay(b"a", Entry(b"a", REGULAR, size=1))
     view.contents[b"a"] = "content"
     for name in (b"l2", b"l1", b"d/l3"):
@@ -41,7 +41,7 @@ def test_links_keep_the_content_of_what_they_are_links_to() -> None:
 
 
 def test_links_to_what_has_no_content() -> None:
-    view = View(None, None)
+    view = View(None)
     view.lay(b"a", Entry(b"a", REGULAR))
     view.lay(b"b", Entry(b"b", LINK, linkname=b"a"))
     view.lay(b"a", Entry(b"a", REGULAR, size=3))
@@ -51,11 +51,11 @@ def test_links_to_what_has_no_content() -> None:
 @pytest.mark.parametrize("path", [b".wh.etc", b"etc/.wh..wh..opq", b"etc/.wh.x/below"])
 def test_names_that_would_be_deletions(path: bytes) -> None:
     with pytest.raises(Unsupported, match="such a name means a deletion"):
-        View(None, None).make_directory(path, ROOT, ROOT)
+        View(None).make_directory(path, ROOT, ROOT)
 
 
 def test_deep_paths() -> None:
-    view = View(None, None)
+    view = View(None)
     deep = b"/".join([b"a"] * 2000)
     assert view.make_directory(view.real(deep), ROOT, ROOT)
     assert len(view.laid) == 2000

@@ -121,9 +121,10 @@ def test_where_contents_went(base: bytes, opened: Open) -> None:
     root = make(os.path.join(base, b"root"), Dir("real"))
     with Applier(opened(root), whiteouts=Whiteouts.DELETE, owner=False) as applier:
         assert applier.apply(*file(b"./a//b/../c", b"x")) == b"a/c"
-        assert applier.apply(*symlink(b"s", b"/real")) is None
+        assert applier.apply(*symlink(b"s", b"/real")) == b"s"
         assert applier.apply(*file(b"s/f", b"y")) == b"real/f"
-        assert applier.apply(*directory(b"d/")) is None
+        assert applier.apply(*directory(b"s/d/")) == b"real/d"
+        assert applier.apply(*directory(b"./")) is None
 
 
 @needs_root

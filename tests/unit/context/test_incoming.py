@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import stat
 import sys
 import tarfile
 from collections.abc import Callable
@@ -128,6 +129,30 @@ def test_taken_in_with_the_sums_of_all_members(compression: str, tmp_path: Path)
             f.name: f.sum for f in summing.sums.files
         }
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("user", [0, 1], ids=["root", "an ordinary user"])
+def test_modes_are_those_of_the_archive(user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where files on the disk have others, for whoever is not root to be able to read them."""
+    modes = {b"closed": 0, b"d": 0o500, b"d/f": 0o240, b"d/open": 0o644, b"hard": 0, b"twice": 0o600}
+    data = [
+        member(b"closed", b"x", mode=0),
+        member(b"d/", type=b"5", mode=0o500),
+        member(b"d/f", b"x", mode=0o240),
+        member(b"d/open", b"x", mode=0o644),
+        member(b"hard", type=b"1", link=b"closed", mode=0o777),
+        member(b"twice", b"x", mode=0),
+        member(b"twice", b"x", mode=0o600),
+    ]
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with taken_in(source(b"".join(data) + END), tmp_path, limits=LIMITS) as tree:
+        walked = {node.path: stat.S_IMODE(node.stat.st_mode) for node in tree.nodes(b"") if node.path}
+        assert walked == modes
+        for path, mode in modes.items():
+            status = tree.status(path)
+            assert status is not None and stat.S_IMODE(status.st_mode) == mode
+            assert status.st_mtime_ns == os.stat(path, dir_fd=tree.root).st_mtime_ns
+        assert not user or stat.S_IMODE(os.stat("closed", dir_fd=tree.root).st_mode) == 0o400
 
 
 ESCAPES = {

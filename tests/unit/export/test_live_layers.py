@@ -208,3 +208,18 @@ def test_only_what_nobody_writes_to_comes_as_regions(tmp_path: Path) -> None:
     new, old = (upper / "new").stat().st_ino, (lower / "old").stat().st_ino
     assert regions(live=True) == {old}
     assert regions(live=False) == {new, old}
+
+
+def test_what_was_opened_for_nothing_is_closed(way: str, tmp_path: Path) -> None:
+    """A source that changed is noticed at a mark, when the file behind it is open already."""
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    for name in "abc":
+        (layer / name).write_bytes(name.encode() * (2 << 20))
+    before = sorted(os.listdir("/proc/self/fd"))
+    with source(layer, live=False).outline(None, session()) as outline:
+        os.utime(layer / "a", (1, 1))
+        with pytest.raises(SourceChanged):
+            for _ in outline.part((0, outline.size)):
+                pass
+    assert sorted(os.listdir("/proc/self/fd")) == before

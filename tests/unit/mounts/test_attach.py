@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from streamer.errors import Conflict, InvalidRequest, MountFailed, NotFound, StreamerError
-from streamer.mounts.attach import attach_overlay, attached, detach
+from streamer.mounts.attach import attach_overlay, attached, attached_elsewhere, detach
 from streamer.mounts.ways import Way
 
 pytestmark = pytest.mark.root
+
+SOURCE = b"streamer:%d" % os.getpid()
 
 Opened = Callable[[tuple[bytes, ...]], list[int]]
 Attach = Callable[..., bytes]
@@ -29,25 +31,25 @@ def attach(tmp_path: Path, opened: Opened) -> Iterator[Attach]:
             (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / "lower/seen").write_text("lower")
         lower, upper, work = opened(tuple(os.fsencode(tmp_path / name) for name in ("lower", "upper", "work")))
-        attach_overlay([lower], upper, work, target, userxattr=userxattr, way=way)
+        attach_overlay(SOURCE, [lower], upper, work, target, userxattr=userxattr, way=way)
         return target
 
     yield make
-    if attached(target):
-        detach(target, lazy=True)
+    for left in attached().get(SOURCE, ()):
+        detach(SOURCE, left, lazy=True)
 
 
 @pytest.mark.parametrize("userxattr", [False, True])
 @pytest.mark.parametrize("way", [None, *Way])
 def test_writable_until_detached(way: Way | None, userxattr: bool, attach: Attach, tmp_path: Path) -> None:
     target = attach(way, userxattr=userxattr)
-    assert attached(target)
+    assert attached()[SOURCE] == [target]
     assert os.listdir(target) == [b"seen"]
     assert os.statvfs(target).f_flag & 15 == os.ST_NOSUID | os.ST_NODEV
     (tmp_path / "target/new").write_text("new")
     (tmp_path / "target/seen").chmod(0o600)
-    detach(target)
-    assert not attached(target)
+    detach(SOURCE, target)
+    assert SOURCE not in attached()
     assert os.listdir(target) == []
     # No metacopy: the changed file is whole in the upper, so that it is read without any mount.
     assert (tmp_path / "upper/seen").read_text() == "lower"
@@ -65,25 +67,58 @@ def test_in_use(attach: Attach) -> None:
     used = os.open(target, os.O_RDONLY)
     try:
         with pytest.raises(Conflict, match="in use"):
-            detach(target)
-        assert attached(target)
-        detach(target, lazy=True)
-        assert not attached(target)
+            detach(SOURCE, target)
+        assert attached()[SOURCE] == [target]
+        detach(SOURCE, target, lazy=True)
+        assert SOURCE not in attached()
         assert os.listdir(used) == ["seen"]
     finally:
         os.close(used)
 
 
+def test_an_overlay_of_somebody_else_stays(attach: Attach, tmp_path: Path) -> None:
+    target = attach()
+    with pytest.raises(NotFound, match="is not what is mounted"):
+        detach(b"streamer:another", target)
+    assert attached()[SOURCE] == [target]
+
+
+def test_it_is_found_where_its_directory_was_moved_to(attach: Attach, tmp_path: Path) -> None:
+    (tmp_path / "before/target").mkdir(parents=True)
+    attach(target=os.fsencode(tmp_path / "before/target"))
+    (tmp_path / "before").rename(tmp_path / "after wards")
+    moved = os.fsencode(tmp_path / "after wards/target")
+    assert attached()[SOURCE] == [moved]
+    detach(SOURCE, moved)
+
+
+def test_it_is_seen_in_another_mount_namespace(attach: Attach, tmp_path: Path) -> None:
+    """One that another process has for itself, as a service with private mounts does."""
+    target = attach()
+    assert attached_elsewhere(b"streamer:nothing") is None
+    with subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo ready; read line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        detach(SOURCE, target)
+        assert SOURCE not in attached()
+        assert attached_elsewhere(SOURCE) == other.pid
+        other.communicate(b"\n")
+    assert attached_elsewhere(SOURCE) is None
+
+
 def test_only_overlays_are_detached(tmp_path: Path) -> None:
     target = tmp_path / "disk"
     target.mkdir()
-    with pytest.raises(NotFound, match="no overlay is mounted"):
-        detach(os.fsencode(target))
+    with pytest.raises(NotFound, match="is not what is mounted"):
+        detach(SOURCE, os.fsencode(target))
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", target], check=True)
     try:
-        assert not attached(os.fsencode(target))
-        with pytest.raises(NotFound, match="no overlay is mounted"):
-            detach(os.fsencode(target))
+        with pytest.raises(NotFound, match="is not what is mounted"):
+            detach(SOURCE, os.fsencode(target))
     finally:
         subprocess.run(["umount", target], check=True)
 
@@ -111,14 +146,14 @@ def test_a_symlink_is_no_target(way: Way | None, attach: Attach, tmp_path: Path)
 def test_bad_targets(target: bytes, kind: type[StreamerError], attach: Attach) -> None:
     with pytest.raises(kind):
         attach(target=target)
-    assert not attached(target)
+    assert SOURCE not in attached()
     with pytest.raises(kind):
-        detach(target)
+        detach(SOURCE, target)
 
 
 def test_nothing_below(tmp_path: Path) -> None:
     with pytest.raises(MountFailed, match="needs a layer below"):
-        attach_overlay([], 0, 0, os.fsencode(tmp_path), userxattr=False)
+        attach_overlay(SOURCE, [], 0, 0, os.fsencode(tmp_path), userxattr=False)
 
 
 def test_without_the_privilege(as_nobody: Callable[..., str]) -> None:
@@ -128,7 +163,7 @@ def test_without_the_privilege(as_nobody: Callable[..., str]) -> None:
         drop()
         usr = os.open("/usr", os.O_PATH)
         try:
-            attach_overlay([usr], usr, usr, b"/mnt", userxattr=False)
+            attach_overlay(b"mine", [usr], usr, usr, b"/mnt", userxattr=False)
         except NotPermitted as error:
             print(error)
     """

@@ -65,3 +65,26 @@ def test_the_address_that_was_reached_is_this_machines() -> None:
     for host, reached, ours in (("10.0.0.5:8443", "10.0.0.5", True), ("10.0.0.6", "10.0.0.5", False)):
         assert _ours(f"//{host}", (reached,)) == ours
     assert _ours("//[fe80::1]:80", ("fe80::1",))
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status"),
+    [
+        ("Sec-Fetch-Site: cross-site\r\n", "?pause=true", 403),
+        ("Sec-Fetch-Site: same-site\r\n", "?pause=true", 403),
+        ("Origin: http://evil.example\r\n", "?pause=true", 403),
+        ("Sec-Fetch-Site: none\r\n", "?pause=true", 404),
+        ("", "?pause=true", 404),
+        ("Sec-Fetch-Site: cross-site\r\n", "", 404),
+    ],
+)
+async def test_a_foreign_page_cannot_pause_a_container(headers: str, query: str, status: int) -> None:
+    """An image of any page asks for it with a plain GET."""
+    async with served(DirectoryStore()) as running:
+
+        def ask() -> int:
+            with Client(running.port) as client:
+                client.request(f"/v1/containers/web/archive{query}", headers=headers)
+                return client.answer().status
+
+        assert await asyncio.to_thread(ask) == status

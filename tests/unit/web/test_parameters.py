@@ -80,3 +80,10 @@ def test_file_names_are_plain(name: str, compression: Compression) -> None:
     assert found[1].endswith(".tar" + compression.suffix)
     assert not found[1].startswith((".", "-"))
     assert len(found[1]) < 140
+
+
+@pytest.mark.parametrize("text", ["0", "1001", "0000199999999", "-1", "1.0", "", "²"])
+def test_how_many_jobs_may_be_listed(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parameters._limit(text)
+    assert parameters._limit("1000") == 1000

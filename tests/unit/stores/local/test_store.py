@@ -142,6 +142,83 @@ async def test_a_mounted_container_in_use(own: bool, tmp_path: Path) -> None:
 
 @root
 @pytest.mark.root
+async def test_only_what_is_ours_is_unmounted(tmp_path: Path) -> None:
+    """Somebody unmounted ours and mounted an overlay of his own in its place."""
+    target = tmp_path / "target"
+    for name in ("target", "lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    theirs = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    async with LocalStore.open(tmp_path / "state") as store:
+        await take(store, MADE)
+        await store.create("a:1", "box")
+        await store.mount("box", target)
+        subprocess.run(["umount", target], check=True)
+        subprocess.run(["mount", "-t", "overlay", "theirs", "-o", theirs, target], check=True)
+        try:
+            assert (await store.container("box")).mounted is None
+            with pytest.raises(Conflict, match="not mounted"):
+                await store.unmount("box")
+            await store.remove_container("box", force=True)
+            assert target.is_mount()
+        finally:
+            subprocess.run(["umount", target], check=True)
+
+
+@root
+@pytest.mark.root
+async def test_a_container_that_is_mounted_elsewhere_stays(tmp_path: Path) -> None:
+    """In the mount namespace of another process: its data would go, or be ruined, under whoever works on it."""
+    async with LocalStore.open(tmp_path / "state") as store:
+        await take(store, MADE)
+        made = await store.create("a:1", "box")
+        place = await store.mount("box")
+        with subprocess.Popen(
+            ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo ready; read line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"ready\n"
+            subprocess.run(["umount", place], check=True)
+            for refused in (store.mount("box"), store.unmount("box"), store.remove_container("box")):
+                with pytest.raises(Conflict, match=f"in another mount namespace .of process {other.pid}"):
+                    await refused
+            other.communicate(b"\n")
+        assert made.snapshot.upper is not None
+        assert os.path.isdir(made.snapshot.upper)
+        await store.remove_container("box")
+
+
+@root
+@pytest.mark.root
+async def test_a_store_that_was_moved_while_a_container_is_mounted(tmp_path: Path) -> None:
+    async with LocalStore.open(tmp_path / "state") as store:
+        await take(store, MADE)
+        await store.create("a:1", "box")
+        place = await store.mount("box")
+    (tmp_path / "state").rename(tmp_path / "moved")
+    async with LocalStore.open(tmp_path / "moved") as store:
+        assert (await store.container("box")).mounted == str(tmp_path / "moved" / place.relative_to(tmp_path / "state"))
+        with pytest.raises(Conflict, match="is mounted"):
+            await store.remove_container("box")
+        await store.unmount("box")
+        await store.remove_container("box")
+
+
+@root
+@pytest.mark.root
+async def test_the_stores_own_directories_are_no_place_to_mount(tmp_path: Path) -> None:
+    async with LocalStore.open(tmp_path / "state") as store:
+        await take(store, MADE)
+        await store.create("a:1", "box")
+        (tmp_path / "link").symlink_to("state/trash")
+        for target in (tmp_path / "state/trash", tmp_path / "state", tmp_path / "link"):
+            with pytest.raises(Conflict, match="inside of the store"):
+                await store.mount("box", target)
+
+
+@root
+@pytest.mark.root
 async def test_mount_of_an_empty_image_and_a_bad_target(tmp_path: Path) -> None:
     async with LocalStore.open(tmp_path / "state") as store:
         await take(store, images.image(names=["empty:1"]))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from streamer.stores.local import trash
 
@@ -31,3 +34,22 @@ def test_deep_wide_and_odd(tmp_path: Path) -> None:
     finally:
         os.close(folder)
     assert os.path.isdir("/etc")
+
+
+@pytest.mark.root
+def test_what_cannot_be_deleted_keeps_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/immutable").write_text("x")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/file").write_text("x")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    subprocess.run(["chattr", "+i", tmp_path / "a/immutable"], check=True)
+    try:
+        with pytest.raises(PermissionError):
+            trash.empty(folder)
+        assert os.listdir(folder) == ["a"]
+    finally:
+        subprocess.run(["chattr", "-i", tmp_path / "a/immutable"], check=True)
+    trash.empty(folder)
+    assert os.listdir(folder) == []
+    os.close(folder)
