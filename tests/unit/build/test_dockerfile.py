@@ -59,7 +59,9 @@ def test_labels_come_last_and_are_not_expanded() -> None:
     ],
 )
 def test_malformed(data: bytes, line: int | None) -> None:
-    with pytest.raises(InvalidRequest, match=r"^Dockerfile, ") as caught:
+    with pytest.raises(
+        InvalidRequest, match="^Dockerfile: " if line is None else f"^Dockerfile, line {line}: "
+    ) as caught:
         dockerfile.read(data)
     assert caught.value.details["file"] == "Dockerfile"
     assert caught.value.details.get("line") == line
