@@ -20,3 +20,7 @@ def main() -> None:
 
         complain(error)
         sys.exit(status(error))
+    finally:
+        # If Ctrl-C came while code was run that was compiled from a text (every dataclass is made so), the interpreter
+        # remembers, and ends by the signal whatever is made of it; the next such code has it forget.
+        exec("")  # noqa: S102

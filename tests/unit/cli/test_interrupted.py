@@ -19,7 +19,7 @@ moment = sys.argv.pop(1)
 class Key:
     def find_spec(self, name, path=None, target=None):
         if name == moment:
-            signal.raise_signal(signal.SIGINT)
+            exec("signal.raise_signal(signal.SIGINT)")  # as in the making of a dataclass
 
 sys.meta_path.insert(0, Key())
 if moment == "tree":
@@ -51,10 +51,10 @@ print("never")
     ],
 )
 def test_while_starting(arguments: list[str], moment: str, tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(_INTERRUPTED)
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _INTERRUPTED, moment, *arguments],
-        cwd=ROOT,
-        env={"STREAMER_STATE": str(tmp_path), "STREAMER_DISCOVER": "0"},
+        [sys.executable, "-W", "error", "-m", "interrupted", moment, *arguments],
+        env={"STREAMER_STATE": str(tmp_path), "STREAMER_DISCOVER": "0", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
         capture_output=True,
         timeout=30,
         preexec_fn=plain_signals,
