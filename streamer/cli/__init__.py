@@ -1,9 +1,11 @@
 """The command line: it works on the stores themselves, no server needs to run.
 
-main       the entry; commands by name, options before them, one line and an exit code for every failure
+entry      where a process begins               main       commands by name, options before them, how failures end
 help       what `--help` shows beside the signatures
-listing, export, store, serve, doctor      the commands
-options    what several of them share           running   settings, service and signals around a command
-output, source                                  files, pipes and terminals that archives go to and come from
+build, config, context, copy, doctor, export, listing, serve, store, sum, token      the commands
+options, export_options                         what they take
+archive, building, downloading, importing, removing, uploading      their work
+running    settings, service and signals around a command
+writing, output, source                         objects, files, pipes and terminals that archives go to and come from
 table, emit, progress, complain, exit           what people and scripts see
 """

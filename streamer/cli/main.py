@@ -1,4 +1,4 @@
-"""The command line's entry: the commands by name, the options before them, and how a failure ends the process.
+"""The commands by name, the options before them, and how a failure ends the process.
 
 Nothing heavy is imported here or at the top of a command's module, so that `streamer --help` answers at once.
 """
