@@ -43,9 +43,9 @@ class Entrance:
     async def reload(self, renew: Callable[[ssl.SSLContext], Awaitable[None]]) -> None:
         """Read the files again now."""
         if self.keys is not None:
-            await anyio.to_thread.run_sync(lambda keys: keys.refresh(force=True), self.keys)
+            await anyio.to_thread.run_sync(lambda keys: keys.refresh(force=True), self.keys, abandon_on_cancel=True)
         tls = self.protection.tls
-        if tls is not None and await anyio.to_thread.run_sync(lambda: tls.refresh(force=True)):
+        if tls is not None and await anyio.to_thread.run_sync(lambda: tls.refresh(force=True), abandon_on_cancel=True):
             await taken_over(lambda: renew(tls.value))
 
 

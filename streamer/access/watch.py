@@ -68,7 +68,8 @@ async def follow(watched: Watched[T], changed: Callable[[], Awaitable[None]] | N
     told = True
     while True:
         await anyio.sleep(PERIOD)
-        if await anyio.to_thread.run_sync(watched.refresh):
+        # A file on a dead disk must not keep the process from its end.
+        if await anyio.to_thread.run_sync(watched.refresh, abandon_on_cancel=True):
             told = changed is None
         if not told and changed is not None:
             told = await taken_over(changed)

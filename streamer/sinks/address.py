@@ -6,7 +6,7 @@ import enum
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from streamer.errors import InvalidRequest
 
@@ -52,7 +52,7 @@ def parse(text: str) -> Address:
         parts = urlsplit(text)
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
             raise _wrong(text, "write it as file:///DIR/NAME")
-        return _file(text, unquote(parts.path))
+        return _file(text, os.fsdecode(unquote_to_bytes(parts.path)))
     for scheme in Scheme:
         if text.startswith(f"{scheme.value}://"):
             return _object(scheme, text)

@@ -17,8 +17,9 @@ from typing import Any
 import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError
 
-from streamer.errors import NotFound
+from streamer.errors import InvalidRequest, NotFound
 from streamer.log import logger
 from streamer.sinks.address import Address
 from streamer.sinks.base import Gone, Target
@@ -220,7 +221,10 @@ class Calls:
         # Shielded: a client whose making was abandoned would be closed by nobody.
         with anyio.CancelScope(shield=True):
             stack = AsyncExitStack()
-            library = await stack.enter_async_context(get_session().create_client("s3", config=config))
+            try:
+                library = await stack.enter_async_context(get_session().create_client("s3", config=config))
+            except (BotoCoreError, ValueError) as error:  # a profile that is not there, an endpoint without a scheme
+                raise InvalidRequest(f"the settings for S3 (AWS_…) cannot be used: {error}") from error
             made = _Client(library, stack)
             self._clients.append(made)
         return made

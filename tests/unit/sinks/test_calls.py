@@ -9,7 +9,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from streamer.errors import NotPermitted
+from streamer.errors import InvalidRequest, NotPermitted
 from streamer.sinks import address as addresses
 from streamer.sinks.calls import Calls, calls
 from streamer.sinks.patience import Patience
@@ -133,3 +133,12 @@ async def test_a_call_that_is_cancelled_closes_its_client(monkeypatch: pytest.Mo
             tasks.cancel_scope.cancel()
         assert len(through._clients) == 1
         assert await there.until(lambda number: number == 1) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("AWS_PROFILE", "nope"), ("AWS_ENDPOINT_URL", "localhost:9")])
+async def test_settings_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    calls = Calls(path_style=True, patience=Patience())
+    with pytest.raises(InvalidRequest, match="the settings for S3"):
+        await calls.call("look at", PLACE, "head_object", Key="key")
+    await calls.close()
