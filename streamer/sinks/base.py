@@ -120,7 +120,7 @@ class Storage(Protocol):
 
     async def found(self, target: Target, size: int, digest: str) -> str | None:
         """The ETag (empty where there is none) of this very export's object, which has that length and digest; None if
-        it is not there."""
+        it is not there, or nobody may look."""
         ...
 
     async def sweep(

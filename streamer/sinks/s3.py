@@ -56,7 +56,12 @@ class S3:
         raise Exists(f"cannot write {target.address}: it exists already, and may not be replaced")
 
     async def found(self, target: Target, size: int, digest: str) -> str | None:
-        there = await calls.found(self._calls, target)
+        try:
+            there = await calls.found(self._calls, target)
+        except NotPermitted:
+            # Who may only write is told 403, also of what is not there. It is sent once more: the same bytes.
+            log.info("object cannot be looked for", destination=str(target.address))
+            return None
         return None if there is None or there.size != size else there.etag
 
     async def sweep(

@@ -52,6 +52,8 @@ class Faulty:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Parts from the number `closed_from` on wait for it before they are forwarded."""
     closed_from: int | None = None
+    blind: bool = False
+    """Whether no object may be looked at, as for who may only write: 403, also for what is not there."""
     waiting: int = 0
     """How many parts came to the closed gate."""
     url: str = ""
@@ -71,6 +73,8 @@ class Faulty:
         if self.closed_from is not None and int(request.query.get("partNumber", "0")) >= self.closed_from:
             self.waiting += 1
             await self.gate.wait()
+        if self.blind and request.method == "HEAD":
+            return web.Response(status=403)
         if fault in _CODES:
             status, code = _CODES[fault]
             text = (

@@ -1,0 +1,112 @@
+"""Jobs whose process died at some moment, as the next one finds them: done and right, and nobody else's is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from support import storage
+from support.faults import Faulty, faulty
+from support.planned import Planned
+from support.storage import S3Kept
+from support.stores import DirectoryStore
+
+from streamer.export.exporter import exporter
+from streamer.jobs import planning
+from streamer.jobs.job import Job, Order
+from streamer.jobs.ledger import Ledger
+from streamer.jobs.opening import jobs
+from streamer.jobs.planning import Wanted, What
+from streamer.jobs.queue import Queue
+from streamer.sinks.address import Address
+from streamer.sinks.delivery import Manner
+from streamer.sinks.patience import Patience
+from streamer.sinks.storages import Access
+from streamer.stores.catalog import Catalog
+
+PART = 5 << 20
+DATA = random.Random(7).randbytes(PART + 77)
+DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
+ACCESS = Access(path_style=True, plain=True, patience=Patience(tries=3, first_pause=0.01, longest_pause=0.05))
+
+
+@pytest.fixture(scope="module")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Kept]:
+    with storage.seaweedfs(tmp_path_factory.mktemp("weed")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kept(weed: S3Kept, monkeypatch: pytest.MonkeyPatch) -> S3Kept:
+    for name, value in weed.environment.items():
+        monkeypatch.setenv(name, value)
+    return weed
+
+
+@pytest.fixture
+async def way(kept: S3Kept, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Faulty]:
+    async with faulty(kept.url) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def box(monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """What the container `box` is."""
+    planned = Planned(DATA)
+    monkeypatch.setattr(planning, "plan_container", planned.plan)
+    return planned
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Queue]:
+    """The next process."""
+    store = DirectoryStore()
+    store.add("box", folder)
+    async with exporter() as exports:
+        catalog = Catalog({store.name: store})
+        async with jobs(
+            folder, catalog, exports, access=ACCESS, manner=Manner(PART, 2), limit=2, retention=3600
+        ) as queue:
+            yield queue
+
+
+@contextlib.asynccontextmanager
+async def dying(folder: Path, address: Address, *, overwrite: bool = True) -> AsyncIterator[tuple[Ledger, str]]:
+    """A process that writes down, for the job of this ID, what the block says, and no more."""
+    async with Ledger.open(folder / "jobs.db") as ledger:
+        id = "0123456789abcdef"
+        await ledger.add(id, Order(Wanted(What.CONTAINER, ("box",)), address, overwrite), None)
+        await ledger.start(id)
+        yield ledger, id
+
+
+async def ended(queue: Queue, id: str) -> Job:
+    """The job, once it has ended."""
+    with anyio.fail_after(60):
+        while True:
+            news, job = queue.news, await queue.job(id)
+            if job.state.final:
+                return job
+            await news.wait()
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["not there", "there"])
+async def test_who_may_only_write_goes_on(kept: S3Kept, way: Faulty, tmp_path: Path, there: bool) -> None:
+    """The process died when the object might have appeared, and nobody may look whether it has."""
+    key = f"blind-{there}.tar"
+    way.blind = True
+    async with dying(tmp_path, kept.address(key)) as (ledger, id):
+        await ledger.completing(id, len(DATA), DIGEST)
+    if there:
+        await kept.write(key, DATA)
+    async with running(tmp_path) as queue:
+        job = await ended(queue, id)
+    assert (job.state, job.digest, job.error) == ("done", DIGEST, None)
+    assert await kept.read(key) == DATA
+    assert await kept.left() == []
