@@ -69,9 +69,11 @@ class Attempt(Record, Watch):
                 if etag is not None:  # the process died between the object and the news of it
                     await self.ended()
                     return Delivered(traces.size, traces.digest, etag, Report())
-            # Uploads whose ID the process that died had no time to write down.
-            known = await tools.ledger.uploads(job.order.destination.uri)
-            await storage.sweep(self._bare(), since=job.created, keep=known)
+            if traces.asked is not None:
+                # The process died before the upload's ID came. Only then: others may be writing to the same address.
+                known = await tools.ledger.uploads(job.order.destination.uri)
+                await storage.sweep(self._bare(), since=traces.asked, keep=known)
+                await tools.ledger.swept(job.id)
         self._plan = plan = await planned(tools.catalog, job.order.wanted)
         while True:
             try:
@@ -140,6 +142,9 @@ class Attempt(Record, Watch):
         return None
 
     # the record
+
+    async def asking(self) -> None:
+        await self._tools.ledger.asking(self._job.id)
 
     async def begun(self, upload: str) -> None:
         await self._tools.ledger.begun(self._job.id, upload)

@@ -76,7 +76,8 @@ class S3:
                 log.warning("uploads cannot be listed", destination=str(address))
                 found = []
             begin = since + self._calls.ahead - SKEW
-            left |= {each for each, began in found if began >= begin}
+            end = begin + self._calls.patience.longest + 2 * SKEW
+            left |= {each for each, began in found if begin <= began <= end}
         for each in left - set(keep):
             try:
                 await self._calls.call("sweep", address, "abort_multipart_upload", Key=address.key, UploadId=each)

@@ -18,7 +18,7 @@ from support.stores import DirectoryStore
 
 from streamer.export.exporter import exporter
 from streamer.jobs import planning
-from streamer.jobs.job import Job, Order
+from streamer.jobs.job import Job, Order, State
 from streamer.jobs.ledger import Ledger
 from streamer.jobs.opening import jobs
 from streamer.jobs.planning import Wanted, What
@@ -32,6 +32,7 @@ from streamer.stores.catalog import Catalog
 PART = 5 << 20
 DATA = random.Random(7).randbytes(PART + 77)
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
+ID = "0123456789abcdef"
 ACCESS = Access(path_style=True, plain=True, patience=Patience(tries=3, first_pause=0.01, longest_pause=0.05))
 
 
@@ -77,13 +78,20 @@ async def running(folder: Path) -> AsyncIterator[Queue]:
 
 
 @contextlib.asynccontextmanager
-async def dying(folder: Path, address: Address, *, overwrite: bool = True) -> AsyncIterator[tuple[Ledger, str]]:
-    """A process that writes down, for the job of this ID, what the block says, and no more."""
+async def dying(folder: Path, address: Address, *, overwrite: bool = True) -> AsyncIterator[Ledger]:
+    """A process that writes down, for the job `ID`, what the block says, and no more."""
     async with Ledger.open(folder / "jobs.db") as ledger:
-        id = "0123456789abcdef"
-        await ledger.add(id, Order(Wanted(What.CONTAINER, ("box",)), address, overwrite), None)
-        await ledger.start(id)
-        yield ledger, id
+        await ledger.add(ID, Order(Wanted(What.CONTAINER, ("box",)), address, overwrite), None)
+        await ledger.start(ID)
+        yield ledger
+
+
+async def tidied(folder: Path) -> None:
+    """Back once no job that ended has left anything."""
+    async with Ledger.open(folder / "jobs.db") as ledger:
+        with anyio.fail_after(60):
+            while await ledger.leftovers():
+                await anyio.sleep(0.05)
 
 
 async def ended(queue: Queue, id: str) -> Job:
@@ -101,12 +109,41 @@ async def test_who_may_only_write_goes_on(kept: S3Kept, way: Faulty, tmp_path: P
     """The process died when the object might have appeared, and nobody may look whether it has."""
     key = f"blind-{there}.tar"
     way.blind = True
-    async with dying(tmp_path, kept.address(key)) as (ledger, id):
-        await ledger.completing(id, len(DATA), DIGEST)
+    async with dying(tmp_path, kept.address(key)) as ledger:
+        await ledger.completing(ID, len(DATA), DIGEST)
     if there:
         await kept.write(key, DATA)
     async with running(tmp_path) as queue:
-        job = await ended(queue, id)
+        job = await ended(queue, ID)
     assert (job.state, job.digest, job.error) == ("done", DIGEST, None)
     assert await kept.read(key) == DATA
+    assert await kept.left() == []
+
+
+async def test_somebody_elses_upload_stays(kept: S3Kept, tmp_path: Path) -> None:
+    """A job that goes on takes back nothing but what it lost itself."""
+    key = "shared.tar"
+    async with dying(tmp_path, kept.address(key)):
+        pass
+    other = await kept.begin(key)
+    async with running(tmp_path) as queue:
+        assert (await ended(queue, ID)).state == "done"
+    assert await kept.read(key) == DATA
+    assert await kept.left() == [key]
+    await kept.abort(key, other)
+
+
+@pytest.mark.parametrize("end", [None, State.CANCELLED], ids=["goes on", "cancelled"])
+async def test_an_upload_whose_id_never_arrived_is_taken_back(kept: S3Kept, tmp_path: Path, end: State | None) -> None:
+    key = f"lost-{end}.tar"
+    async with dying(tmp_path, kept.address(key)) as ledger:
+        await ledger.asking(ID)
+        await kept.begin(key)
+        if end is not None:
+            await ledger.end(ID, end)
+    async with running(tmp_path) as queue:
+        job = await ended(queue, ID)
+        assert job.state == (end or "done")
+        await tidied(tmp_path)
+    assert await kept.read(key) == (None if end else DATA)
     assert await kept.left() == []

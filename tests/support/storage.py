@@ -148,6 +148,10 @@ class S3Kept:
             answer = await client.create_multipart_upload(Bucket=self.bucket, Key=key)
             return str(answer["UploadId"])
 
+    async def abort(self, key: str, upload: str) -> None:
+        async with self.client() as client:
+            await client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+
 
 @dataclass
 class ObstoreKept:
