@@ -21,6 +21,7 @@ class Fault(enum.StrEnum):
     TIMEOUT = "time-out"
     ERROR_IN_200 = "200 with an error body"
     LOST_ANSWER = "lost answer"
+    ERROR_AFTERWARDS = "500 after what it did"
     WRONG_ETAG = "wrong ETag"
     WRONG_CHECKSUM = "wrong checksum"
     FORBIDDEN = "403"
@@ -89,6 +90,8 @@ class Faulty:
         answer = await self._forwarded(request, body)
         if fault is Fault.LOST_ANSWER:
             return self._cut(request)
+        if fault is Fault.ERROR_AFTERWARDS:
+            return web.Response(status=500)
         if fault is Fault.WRONG_CHECKSUM and "x-amz-checksum-crc32c" in answer.headers:
             answer.headers["x-amz-checksum-crc32c"] = "AAAAAA=="
         if fault is Fault.WRONG_ETAG:
