@@ -67,7 +67,7 @@ class Attempt(Record, Watch):
             if traces.digest is not None and traces.size is not None:
                 etag = await storage.found(self._bare(), traces.size, traces.digest)
                 if etag is not None:  # the process died between the object and the news of it
-                    await self.ended()
+                    await self._cleared(storage)
                     return Delivered(traces.size, traces.digest, etag, Report())
             if traces.asked is not None:
                 # The process died before the upload's ID came. Only then: others may be writing to the same address.
@@ -111,6 +111,16 @@ class Attempt(Record, Watch):
             digest=digest,
             replace=order.overwrite,
         )
+
+    async def _cleared(self, storage: Storage) -> None:
+        """Nothing is left of the upload whose object is there. Errors are logged: the queue tries again."""
+        if self._traces.upload is not None:
+            try:
+                await storage.sweep(self._bare(), upload=self._traces.upload)
+            except StreamerError as error:
+                log.warning("upload left behind", job=self._job.id, upload=self._traces.upload, error=str(error))
+                return
+        await self.ended()
 
     def _bare(self) -> Target:
         """The object as far as it is known without a plan."""

@@ -115,12 +115,12 @@ class Ledger:
         return [_job(row) for row in rows]
 
     async def leftovers(self) -> list[tuple[Job, str | None, float | None]]:
-        """Jobs that ended, but whose upload could not be taken back: with its ID, and with when one was asked for
+        """Jobs that ended, but of whose upload something may be left: with its ID, and with when one was asked for
         whose ID never arrived (seconds since the epoch)."""
         async with self._database.read() as transaction:
             rows = await transaction.all(
                 f"SELECT {_COLUMNS}, upload, asked FROM jobs"
-                " WHERE (upload IS NOT NULL OR asked IS NOT NULL) AND state IN ('failed', 'cancelled')"
+                " WHERE (upload IS NOT NULL OR asked IS NOT NULL) AND ended IS NOT NULL"
             )
         return [(_job(row[:-2]), row[-2], row[-1]) for row in rows]
 

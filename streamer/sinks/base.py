@@ -87,7 +87,8 @@ class Record:
         """Every part is there; the object may appear from now on. `digest` is `sha256:…` of the whole."""
 
     async def ended(self) -> None:
-        """Nothing is left of the upload: it was completed or taken back."""
+        """Nothing is left of the upload: it was completed or taken back. Where this is not said, `Storage.sweep` is to
+        take back what may be left."""
 
 
 class Upload(Protocol):

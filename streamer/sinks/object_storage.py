@@ -50,11 +50,13 @@ class Objects:
     def open(
         self, target: Target, record: Record, *, step: int, concurrency: int, begun: Begun | None = None
     ) -> AbstractAsyncContextManager[Upload]:
-        return self._opened(target, record, step, concurrency)
+        return self._opened(target, record, step, concurrency, begun)
 
     @asynccontextmanager
-    async def _opened(self, target: Target, record: Record, step: int, concurrency: int) -> AsyncIterator[Upload]:
-        upload = _Object(self._store, target, record, step, concurrency)
+    async def _opened(
+        self, target: Target, record: Record, step: int, concurrency: int, begun: Begun | None
+    ) -> AsyncIterator[Upload]:
+        upload = _Object(self._store, target, record, step, concurrency, begun is not None)
         try:
             yield upload
         finally:
@@ -72,13 +74,23 @@ class Objects:
     async def sweep(
         self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
-        """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule."""
-        await _gone(self._store, _beside(target))
+        """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule. What
+        was written beside the place is deleted. That somebody may not delete is only logged: it will not pass."""
+        if upload == target.address.key:
+            return
+        try:
+            await _gone(self._store, target)
+        except NotPermitted as error:
+            _left_behind(target, error)
 
 
 class _Object:
-    def __init__(self, store: ObjectStore, target: Target, record: Record, step: int, concurrency: int) -> None:
+    def __init__(
+        self, store: ObjectStore, target: Target, record: Record, step: int, concurrency: int, begun: bool
+    ) -> None:
         self.completed = False
+        self._begun = begun
+        """Whether another process may have left something beside the place."""
         self._store, self._target, self._record = store, target, record
         self._step, self._concurrency = step, concurrency
         self._place = target.address.key if target.replace else _beside(target)
@@ -128,9 +140,8 @@ class _Object:
             if not self._target.replace:
                 copied = obstore.copy_async(self._store, self._place, key, overwrite=False)
                 etag = await self._settled(copied, key, size)
-                await _gone(self._store, self._place)
         self.completed = True
-        await self._record.ended()
+        await self._tidied()
         return etag
 
     async def abort(self) -> None:
@@ -146,8 +157,16 @@ class _Object:
                 log.warning(
                     "upload failed while it was taken back", destination=str(self._target.address), error=str(error)
                 )
-        if not self._target.replace:
-            await _gone(self._store, self._place)
+        await self._tidied()
+
+    async def _tidied(self) -> None:
+        """Nothing is left beside the object. Errors are logged, and the record still knows the upload then."""
+        if not self._target.replace and (self._begun or self._making is not None):
+            try:
+                await _gone(self._store, self._target)
+            except StreamerError as error:
+                _left_behind(self._target, error)
+                return
         await self._record.ended()
 
     async def _settled(self, made: Awaitable[Any], place: str, size: int) -> str:
@@ -231,13 +250,16 @@ def _etag(answer: Any) -> str:
     return str(answer["e_tag"] or "").strip('"')
 
 
-async def _gone(store: ObjectStore, place: str) -> None:
+async def _gone(store: ObjectStore, target: Target) -> None:
+    """Nothing is left beside the target."""
     try:
-        await obstore.delete_async(store, place)
-    except FileNotFoundError:
+        await _asked(target, obstore.delete_async(store, _beside(target)))
+    except NotFound:
         pass
-    except BaseError as error:
-        log.warning("object left behind", place=place, error=_first_line(error))
+
+
+def _left_behind(target: Target, error: StreamerError) -> None:
+    log.warning("object left behind", place=f"{target.address.bucket}/{_beside(target)}", error=str(error))
 
 
 def _beside(target: Target) -> str:

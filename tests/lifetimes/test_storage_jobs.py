@@ -13,7 +13,7 @@ import pytest
 from support import storage
 from support.faults import Faulty, faulty
 from support.planned import Planned
-from support.storage import S3Kept
+from support.storage import ObstoreKept, S3Kept
 from support.stores import DirectoryStore
 
 from streamer.export.exporter import exporter
@@ -147,3 +147,51 @@ async def test_an_upload_whose_id_never_arrived_is_taken_back(kept: S3Kept, tmp_
         await tidied(tmp_path)
     assert await kept.read(key) == (None if end else DATA)
     assert await kept.left() == []
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObstoreKept]:
+    with storage.azurite(tmp_path_factory.mktemp("azurite")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def azure(azurite: ObstoreKept, monkeypatch: pytest.MonkeyPatch) -> ObstoreKept:
+    for name, value in azurite.environment.items():
+        monkeypatch.setenv(name, value)
+    return azurite
+
+
+async def test_a_copy_beside_the_object_is_deleted_by_the_next_process(azure: ObstoreKept, tmp_path: Path) -> None:
+    """It died between the copy to the object's place and the deletion of what was copied."""
+    address = azure.address("copied.tar")
+    beside = f"copied.tar.streamer-{ID}"
+    async with dying(tmp_path, address, overwrite=False) as ledger:
+        await ledger.begun(ID, beside)
+        await ledger.completing(ID, len(DATA), DIGEST)
+    for key in (beside, "copied.tar"):
+        await azure.write(key, DATA, {"export": ID})
+    async with running(tmp_path) as queue:
+        job = await ended(queue, ID)
+        assert (job.state, job.digest, job.attempts) == ("done", DIGEST, 2)
+        await tidied(tmp_path)
+    assert await azure.left() == []
+    assert await azure.read("copied.tar") == DATA
+
+
+async def test_a_copy_that_cannot_be_deleted_at_once_is_deleted_later(
+    azure: ObstoreKept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with faulty(azure.url) as way:
+        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"{way.url}/{azure.account}")
+        way.kept = True
+        async with running(tmp_path) as queue:
+            order = Order(Wanted(What.CONTAINER, ("box",)), azure.address("later.tar"), overwrite=False)
+            job, _ = await queue.submit(order)
+            assert (await ended(queue, job.id)).state == "done"
+            assert await azure.left() == [f"later.tar.streamer-{job.id}"]
+        way.kept = False
+        async with running(tmp_path):
+            await tidied(tmp_path)
+    assert await azure.left() == []
+    assert await azure.read("later.tar") == DATA

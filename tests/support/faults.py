@@ -55,6 +55,8 @@ class Faulty:
     closed_from: int | None = None
     blind: bool = False
     """Whether no object may be looked at, as for who may only write: 403, also for what is not there."""
+    kept: bool = False
+    """Whether nothing can be deleted at the moment: 503."""
     waiting: int = 0
     """How many parts came to the closed gate."""
     url: str = ""
@@ -76,6 +78,8 @@ class Faulty:
             await self.gate.wait()
         if self.blind and request.method == "HEAD":
             return web.Response(status=403)
+        if self.kept and (request.method == "DELETE" or request.query.get("comp") == "batch"):
+            return web.Response(status=503)
         if fault in _CODES:
             status, code = _CODES[fault]
             text = (

@@ -180,8 +180,8 @@ class ObstoreKept:
         found = await obstore.head_async(self.store, key)
         return str(found["e_tag"]).strip('"')
 
-    async def write(self, key: str, data: bytes) -> None:
-        await obstore.put_async(self.store, key, data)
+    async def write(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> None:
+        await obstore.put_async(self.store, key, data, attributes=dict(metadata or {}))
 
     async def left(self) -> list[str]:
         found = []
