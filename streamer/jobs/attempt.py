@@ -67,11 +67,13 @@ class Attempt(Record, Watch):
             if traces.digest is not None and traces.size is not None:
                 etag = await storage.found(self._bare(), traces.size, traces.digest)
                 if etag is not None:  # the process died between the object and the news of it
-                    await self.ended()
+                    await self._cleared(storage)
                     return Delivered(traces.size, traces.digest, etag, Report())
-            # Uploads whose ID the process that died had no time to write down.
-            known = await tools.ledger.uploads(job.order.destination.uri)
-            await storage.sweep(self._bare(), since=job.created, keep=known)
+            if traces.asked is not None:
+                # The process died before the upload's ID came. Only then: others may be writing to the same address.
+                known = await tools.ledger.uploads(job.order.destination.uri)
+                await storage.sweep(self._bare(), since=traces.asked, keep=known)
+                await tools.ledger.swept(job.id)
         self._plan = plan = await planned(tools.catalog, job.order.wanted)
         while True:
             try:
@@ -110,6 +112,16 @@ class Attempt(Record, Watch):
             replace=order.overwrite,
         )
 
+    async def _cleared(self, storage: Storage) -> None:
+        """Nothing is left of the upload whose object is there. Errors are logged: the queue tries again."""
+        if self._traces.upload is not None:
+            try:
+                await storage.sweep(self._bare(), upload=self._traces.upload)
+            except StreamerError as error:
+                log.warning("upload left behind", job=self._job.id, upload=self._traces.upload, error=str(error))
+                return
+        await self.ended()
+
     def _bare(self) -> Target:
         """The object as far as it is known without a plan."""
         return Target(self._job.order.destination, self._job.id, "")
@@ -140,6 +152,9 @@ class Attempt(Record, Watch):
         return None
 
     # the record
+
+    async def asking(self) -> None:
+        await self._tools.ledger.asking(self._job.id)
 
     async def begun(self, upload: str) -> None:
         await self._tools.ledger.begun(self._job.id, upload)

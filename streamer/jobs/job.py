@@ -122,6 +122,8 @@ class Traces:
     """What an attempt before this one left of a job."""
 
     upload: str | None = None
+    asked: float | None = field(default=None, kw_only=True)
+    """When an upload was asked for whose ID never arrived (seconds since the epoch)."""
     etag: str | None = None
     """Of the source's outline, and `step` how it was cut."""
     step: int | None = None

@@ -104,7 +104,9 @@ class Ledger:
     async def forget(self, before: float) -> int:
         """Removes jobs that ended before then and left nothing behind; how many."""
         async with self._database.write() as transaction:
-            return await transaction.run("DELETE FROM jobs WHERE ended < ? AND upload IS NULL", before)
+            return await transaction.run(
+                "DELETE FROM jobs WHERE ended < ? AND upload IS NULL AND asked IS NULL", before
+            )
 
     async def unfinished(self) -> list[Job]:
         """Jobs that a process before this one was running, the oldest first."""
@@ -112,22 +114,25 @@ class Ledger:
             rows = await transaction.all(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'running' ORDER BY number")
         return [_job(row) for row in rows]
 
-    async def leftovers(self) -> list[tuple[Job, str]]:
-        """Jobs that ended, but whose upload could not be taken back, with its ID."""
+    async def leftovers(self) -> list[tuple[Job, str | None, float | None]]:
+        """Jobs that ended, but of whose upload something may be left: with its ID, and with when one was asked for
+        whose ID never arrived (seconds since the epoch)."""
         async with self._database.read() as transaction:
             rows = await transaction.all(
-                f"SELECT {_COLUMNS}, upload FROM jobs WHERE upload IS NOT NULL AND state IN ('failed', 'cancelled')"
+                f"SELECT {_COLUMNS}, upload, asked FROM jobs"
+                " WHERE (upload IS NOT NULL OR asked IS NOT NULL) AND ended IS NOT NULL"
             )
-        return [(_job(row[:-1]), row[-1]) for row in rows]
+        return [(_job(row[:-2]), row[-2], row[-1]) for row in rows]
 
     async def traces(self, id: str) -> Traces:
         async with self._database.read() as transaction:
-            row = await transaction.one("SELECT upload, etag, step, size, digest FROM jobs WHERE id = ?", id)
+            row = await transaction.one("SELECT upload, etag, step, size, digest, asked FROM jobs WHERE id = ?", id)
             parts = await transaction.all("SELECT number, size, etag, checksum FROM parts WHERE job = ?", id)
         if row is None:
             return Traces()
-        upload, etag, step, size, digest = row
-        return Traces(upload, etag, step, size, digest, {number: tuple(rest) for number, *rest in parts})
+        upload, etag, step, size, digest, asked = row
+        sent = {number: tuple(rest) for number, *rest in parts}
+        return Traces(upload, etag, step, size, digest, sent, asked=asked)
 
     async def start(self, id: str) -> bool:
         """Whether a queued job runs from now on; False if it was cancelled meanwhile."""
@@ -181,8 +186,17 @@ class Ledger:
                 id,
             )
 
+    async def asking(self, id: str) -> None:
+        """An upload is asked for now, unless one was before whose ID never arrived."""
+        await self._change(id, "asked = coalesce(asked, ?)", "1", time.time())
+
+    async def swept(self, id: str) -> None:
+        """There is no upload any more whose ID never arrived."""
+        await self._change(id, "asked = NULL", "1")
+
     async def begun(self, id: str, upload: str) -> None:
-        await self._change(id, "upload = ?", "1", upload)
+        """The upload that was asked for has this ID."""
+        await self._change(id, "upload = ?, asked = NULL", "1", upload)
 
     async def stored(self, id: str, part: Part) -> None:
         async with self._database.write() as transaction:
@@ -202,7 +216,9 @@ class Ledger:
         """Nothing is left of the job's upload."""
         async with self._database.write() as transaction:
             await transaction.run("DELETE FROM parts WHERE job = ?", id)
-            await transaction.run("UPDATE jobs SET upload = NULL, etag = NULL, step = NULL WHERE id = ?", id)
+            await transaction.run(
+                "UPDATE jobs SET upload = NULL, asked = NULL, etag = NULL, step = NULL WHERE id = ?", id
+            )
 
     async def progress(self, id: str, done: int, total: int | None) -> None:
         await self._change(id, "done = ?, total = ?", "state = 'running'", done, total)

@@ -64,6 +64,8 @@ class Queue:
         self._retention = retention
         self._running: dict[str, _Run] = {}
         self._served: dict[str, int] = {}
+        self._swept: str | None = None
+        """The destination to which an upload is being looked for that nobody knows: no new one is begun meanwhile."""
         self._turns = itertools.count(1)
         self._wake = anyio.Event()
         self._left = anyio.Event()
@@ -197,7 +199,7 @@ class Queue:
 
     async def _start(self) -> bool:
         """Starts the next job, if there is one: never two at a time to the same destination."""
-        taken = {run.destination for run in self._running.values()}
+        taken = {self._swept} | {run.destination for run in self._running.values()}
         waiting = {id: (place, to) for id, place, to in await self._tools.ledger.waiting() if to not in taken}
         places = [(id, place) for id, (place, _) in waiting.items()]
         id = chosen(places, [run.place for run in self._running.values()], self._served)
@@ -282,21 +284,29 @@ class Queue:
         while True:
             self._left = anyio.Event()
             try:
-                for job, upload in await self._tools.ledger.leftovers():
-                    await self._take_back(job, upload)
+                for job, upload, asked in await self._tools.ledger.leftovers():
+                    await self._take_back(job, upload, asked)
             except StreamerError as error:
                 log.error("jobs cannot be read", error=str(error))
             with anyio.move_on_after(_TIDY):
                 await self._left.wait()
 
-    async def _take_back(self, job: Job, upload: str) -> None:
-        with anyio.move_on_after(_LIMIT):
-            try:
+    async def _take_back(self, job: Job, upload: str | None, asked: float | None) -> None:
+        destination = job.order.destination.uri
+        if any(run.destination == destination for run in self._running.values()):
+            return  # whose upload may not have told its ID yet; what is left is taken back after it
+        self._swept = destination
+        try:
+            with anyio.move_on_after(_LIMIT):
                 storage = await self._tools.places.of(job.order.destination)
-                await storage.sweep(Target(job.order.destination, job.id, ""), upload=upload)
+                keep = await self._tools.ledger.uploads(destination)
+                await storage.sweep(Target(job.order.destination, job.id, ""), upload=upload, since=asked, keep=keep)
                 await self._tools.ledger.over(job.id)
-            except Exception as error:
-                log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
+        except Exception as error:
+            log.warning("upload left behind", job=job.id, upload=upload, error=str(error))
+        finally:
+            self._swept = None
+            self._wake.set()
 
 
 def unknown(id: str) -> NotFound:

@@ -47,4 +47,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # Parts have other checksums as well.
     ("ALTER TABLE parts RENAME COLUMN md5 TO checksum", "UPDATE parts SET checksum = 'md5:' || checksum"),
+    # When an upload was asked for whose ID has not arrived yet.
+    ("ALTER TABLE jobs ADD COLUMN asked REAL",),
 )

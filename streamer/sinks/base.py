@@ -73,6 +73,10 @@ class Record:
     suspended: bool = False
     """Whether an upload that is left unfinished stays for another process."""
 
+    async def asking(self) -> None:
+        """The storage is asked for an upload: from now on there may be one, whose ID never arrives if this process
+        dies before `begun`."""
+
     async def begun(self, upload: str) -> None:
         """An upload exists under this ID."""
 
@@ -83,7 +87,8 @@ class Record:
         """Every part is there; the object may appear from now on. `digest` is `sha256:…` of the whole."""
 
     async def ended(self) -> None:
-        """Nothing is left of the upload: it was completed or taken back."""
+        """Nothing is left of the upload: it was completed or taken back. Where this is not said, `Storage.sweep` is to
+        take back what may be left."""
 
 
 class Upload(Protocol):
@@ -120,13 +125,14 @@ class Storage(Protocol):
 
     async def found(self, target: Target, size: int, digest: str) -> str | None:
         """The ETag (empty where there is none) of this very export's object, which has that length and digest; None if
-        it is not there."""
+        it is not there, or nobody may look."""
         ...
 
     async def sweep(
         self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
         """Takes back what a dead process may have left of this export: the upload with that ID and, where the storage
-        can list them, those to the same address that began at `since` or later (seconds since the epoch), but not
-        those whose IDs are in `keep`."""
+        can list them, one that it asked for at `since` (seconds since the epoch) and whose ID never arrived. That is
+        every upload to the same address that began then, or so soon after that the same call may have made it, but
+        not those whose IDs are in `keep`."""
         ...

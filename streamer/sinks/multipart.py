@@ -147,6 +147,7 @@ class Multipart:
         """The ID of the upload, which is made with the first part."""
         async with self._creating:
             if self._upload is None:
+                await self._record.asking()
                 self._unsure = time.time()
                 failures = 0
                 while self._upload is None:

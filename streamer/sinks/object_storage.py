@@ -50,11 +50,13 @@ class Objects:
     def open(
         self, target: Target, record: Record, *, step: int, concurrency: int, begun: Begun | None = None
     ) -> AbstractAsyncContextManager[Upload]:
-        return self._opened(target, record, step, concurrency)
+        return self._opened(target, record, step, concurrency, begun)
 
     @asynccontextmanager
-    async def _opened(self, target: Target, record: Record, step: int, concurrency: int) -> AsyncIterator[Upload]:
-        upload = _Object(self._store, target, record, step, concurrency)
+    async def _opened(
+        self, target: Target, record: Record, step: int, concurrency: int, begun: Begun | None
+    ) -> AsyncIterator[Upload]:
+        upload = _Object(self._store, target, record, step, concurrency, begun is not None)
         try:
             yield upload
         finally:
@@ -63,29 +65,32 @@ class Objects:
                     await upload.abort()
 
     async def refuse_existing(self, target: Target) -> None:
-        if not target.replace and await _head(self._store, target) is not None:
+        if not target.replace and await _head(self._store, target, target.address.key) is not None:
             raise _exists(target)
 
     async def found(self, target: Target, size: int, digest: str) -> str | None:
-        there = await _head(self._store, target)
-        if (
-            there is None
-            or there.meta["size"] != size
-            or not is_ours(target, {str(k): str(v) for k, v in there.attributes.items()})
-        ):
-            return None
-        return str(there.meta["e_tag"] or "").strip('"')
+        return await _found(self._store, target, target.address.key, size)
 
     async def sweep(
         self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
-        """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule."""
-        await _gone(self._store, _beside(target))
+        """Parts that were never made an object cannot be listed: Azure drops them after a week, Google by a rule. What
+        was written beside the place is deleted. That somebody may not delete is only logged: it will not pass."""
+        if upload == target.address.key:
+            return
+        try:
+            await _gone(self._store, target)
+        except NotPermitted as error:
+            _left_behind(target, error)
 
 
 class _Object:
-    def __init__(self, store: ObjectStore, target: Target, record: Record, step: int, concurrency: int) -> None:
+    def __init__(
+        self, store: ObjectStore, target: Target, record: Record, step: int, concurrency: int, begun: bool
+    ) -> None:
         self.completed = False
+        self._begun = begun
+        """Whether another process may have left something beside the place."""
         self._store, self._target, self._record = store, target, record
         self._step, self._concurrency = step, concurrency
         self._place = target.address.key if target.replace else _beside(target)
@@ -113,30 +118,31 @@ class _Object:
         await self._give(data)
 
     async def complete(self, size: int, digest: str) -> str:
+        key = self._target.address.key
         if self._whole is not None:
-            result = await _asked(
-                self._target,
+            etag = await self._settled(
                 obstore.put_async(
                     self._store,
-                    self._target.address.key,
+                    key,
                     self._whole,
                     attributes=self._attributes({DIGEST: digest, SIZE: str(size)}),
                     mode="overwrite" if self._target.replace else "create",
                     use_multipart=False,
                 ),
+                key,
+                size,
             )
         else:
             assert self._making is not None
             await self._give(None)
             await asyncio.wait({self._making})
-            result = await _asked(self._target, self._making)
+            etag = await self._settled(self._making, self._place, size)
             if not self._target.replace:
-                key = self._target.address.key
-                await _asked(self._target, obstore.copy_async(self._store, self._place, key, overwrite=False))
-                await _gone(self._store, self._place)
+                copied = obstore.copy_async(self._store, self._place, key, overwrite=False)
+                etag = await self._settled(copied, key, size)
         self.completed = True
-        await self._record.ended()
-        return str(result["e_tag"] or "").strip('"')
+        await self._tidied()
+        return etag
 
     async def abort(self) -> None:
         """Makes the library take back what it has sent. Errors are logged."""
@@ -151,9 +157,39 @@ class _Object:
                 log.warning(
                     "upload failed while it was taken back", destination=str(self._target.address), error=str(error)
                 )
-        if not self._target.replace:
-            await _gone(self._store, self._place)
+        await self._tidied()
+
+    async def _tidied(self) -> None:
+        """Nothing is left beside the object. Errors are logged, and the record still knows the upload then."""
+        if not self._target.replace and (self._begun or self._making is not None):
+            try:
+                await _gone(self._store, self._target)
+            except StreamerError as error:
+                _left_behind(self._target, error)
+                return
         await self._record.ended()
+
+    async def _settled(self, made: Awaitable[Any], place: str, size: int) -> str:
+        """The ETag of what is at the place, once that which makes it has ended. Where it failed, the object may be
+        there all the same: an answer was lost, and the library's next try met what the first one had made."""
+        try:
+            result = await _asked(self._target, made)
+        except StreamerError as error:
+            try:
+                etag = await _found(self._store, self._target, place, size)
+            except StreamerError:
+                raise error from None
+            if etag is None:
+                raise
+            return etag
+        if result is not None:
+            return _etag(result)
+        try:
+            # A copy has an ETag of its own, with which nothing answers.
+            return await _found(self._store, self._target, place, size) or ""
+        except StreamerError as error:
+            log.info("object not looked at", destination=str(self._target.address), error=str(error))
+            return ""
 
     def _attributes(self, more: dict[str, str]) -> Any:
         return {"Content-Type": self._target.media_type, **self._target.members, **more}
@@ -192,21 +228,38 @@ async def _asked(target: Target, answer: Awaitable[T]) -> T:
         raise _refusal(target, error) from error
 
 
-async def _head(store: ObjectStore, target: Target) -> Any:
-    """What is known of the object, None if there is none."""
+async def _head(store: ObjectStore, target: Target, place: str) -> Any:
+    """What is known of the object at the place, None if there is none."""
     try:
-        return await _asked(target, obstore.get_async(store, target.address.key, options={"head": True}))
+        return await _asked(target, obstore.get_async(store, place, options={"head": True}))
     except NotFound:
         return None
 
 
-async def _gone(store: ObjectStore, place: str) -> None:
+async def _found(store: ObjectStore, target: Target, place: str, size: int) -> str | None:
+    """The ETag of this very export's object of that length at the place, None if it is not there."""
+    there = await _head(store, target, place)
+    if there is None or there.meta["size"] != size:
+        return None
+    if not is_ours(target, {str(name): str(value) for name, value in there.attributes.items()}):
+        return None
+    return _etag(there.meta)
+
+
+def _etag(answer: Any) -> str:
+    return str(answer["e_tag"] or "").strip('"')
+
+
+async def _gone(store: ObjectStore, target: Target) -> None:
+    """Nothing is left beside the target."""
     try:
-        await obstore.delete_async(store, place)
-    except FileNotFoundError:
+        await _asked(target, obstore.delete_async(store, _beside(target)))
+    except NotFound:
         pass
-    except BaseError as error:
-        log.warning("object left behind", place=place, error=_first_line(error))
+
+
+def _left_behind(target: Target, error: StreamerError) -> None:
+    log.warning("object left behind", place=f"{target.address.bucket}/{_beside(target)}", error=str(error))
 
 
 def _beside(target: Target) -> str:

@@ -34,6 +34,12 @@ class Patience:
     abort: float = 30
     """For taking an upload back, also when the process is about to end."""
 
+    @property
+    def longest(self) -> float:
+        """Seconds that a call without a body takes at most, with all its tries."""
+        pauses = (min(self.first_pause * 2.0**number, self.longest_pause) for number in range(self.tries - 1))
+        return self.tries * self.limit(0) + sum(pauses)
+
     def limit(self, size: int) -> float:
         """Seconds for one try of a call that sends so many bytes."""
         return self.answer + size / self.slowest

@@ -56,7 +56,12 @@ class S3:
         raise Exists(f"cannot write {target.address}: it exists already, and may not be replaced")
 
     async def found(self, target: Target, size: int, digest: str) -> str | None:
-        there = await calls.found(self._calls, target)
+        try:
+            there = await calls.found(self._calls, target)
+        except NotPermitted:
+            # Who may only write is told 403, also of what is not there. It is sent once more: the same bytes.
+            log.info("object cannot be looked for", destination=str(target.address))
+            return None
         return None if there is None or there.size != size else there.etag
 
     async def sweep(
@@ -71,7 +76,8 @@ class S3:
                 log.warning("uploads cannot be listed", destination=str(address))
                 found = []
             begin = since + self._calls.ahead - SKEW
-            left |= {each for each, began in found if began >= begin}
+            end = begin + self._calls.patience.longest + 2 * SKEW
+            left |= {each for each, began in found if begin <= began <= end}
         for each in left - set(keep):
             try:
                 await self._calls.call("sweep", address, "abort_multipart_upload", Key=address.key, UploadId=each)

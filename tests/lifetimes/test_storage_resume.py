@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from streamer.export.plan import Options
 from streamer.sinks.base import Begun, Part, Record
 from streamer.sinks.delivery import Delivered, Manner, Source, Watch, deliver
 from streamer.sinks.metadata import target
+from streamer.sinks.patience import Patience
 from streamer.sinks.storages import Access, storages
 
 PART = 5 << 20
@@ -149,7 +151,7 @@ async def test_an_upload_that_is_gone_is_begun_anew(kept: S3Kept, monkeypatch: p
 
 
 async def test_a_sweep_takes_what_nobody_knows_and_leaves_what_is_known(kept: S3Kept) -> None:
-    before = await interrupted(kept)
+    before, began = await interrupted(kept), time.time()
     unknown = await kept.begin(KEY)
     elsewhere = await kept.begin(f"{KEY}.other")
     address = kept.address(KEY)
@@ -157,9 +159,11 @@ async def test_a_sweep_takes_what_nobody_knows_and_leaves_what_is_known(kept: S3
         found = await places.of(address)
         plan = Planned(DATA).plan(None, Options())
         this = target(address, plan, token="t", engine="e", size=None, digest=None, replace=True)
-        await found.sweep(this, since=4e9, keep=[before.upload])
-        assert sorted(await kept.left()) == [KEY, KEY, f"{KEY}.other"]
-        await found.sweep(this, since=0, keep=[before.upload])
+        # Neither what began before, nor what began long after: somebody else's.
+        for since in (4e9, time.time() - 2 * Patience().longest):
+            await found.sweep(this, since=since, keep=[before.upload])
+            assert sorted(await kept.left()) == [KEY, KEY, f"{KEY}.other"]
+        await found.sweep(this, since=began, keep=[before.upload])
         assert sorted(await kept.left()) == [KEY, f"{KEY}.other"]
         await found.sweep(this, upload=before.upload)
         await found.sweep(this, upload=before.upload)  # once more is no failure

@@ -21,6 +21,7 @@ class Fault(enum.StrEnum):
     TIMEOUT = "time-out"
     ERROR_IN_200 = "200 with an error body"
     LOST_ANSWER = "lost answer"
+    ERROR_AFTERWARDS = "500 after what it did"
     WRONG_ETAG = "wrong ETag"
     WRONG_CHECKSUM = "wrong checksum"
     FORBIDDEN = "403"
@@ -52,6 +53,10 @@ class Faulty:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Parts from the number `closed_from` on wait for it before they are forwarded."""
     closed_from: int | None = None
+    blind: bool = False
+    """Whether no object may be looked at, as for who may only write: 403, also for what is not there."""
+    kept: bool = False
+    """Whether nothing can be deleted at the moment: 503."""
     waiting: int = 0
     """How many parts came to the closed gate."""
     url: str = ""
@@ -71,6 +76,10 @@ class Faulty:
         if self.closed_from is not None and int(request.query.get("partNumber", "0")) >= self.closed_from:
             self.waiting += 1
             await self.gate.wait()
+        if self.blind and request.method == "HEAD":
+            return web.Response(status=403)
+        if self.kept and (request.method == "DELETE" or request.query.get("comp") == "batch"):
+            return web.Response(status=503)
         if fault in _CODES:
             status, code = _CODES[fault]
             text = (
@@ -85,6 +94,8 @@ class Faulty:
         answer = await self._forwarded(request, body)
         if fault is Fault.LOST_ANSWER:
             return self._cut(request)
+        if fault is Fault.ERROR_AFTERWARDS:
+            return web.Response(status=500)
         if fault is Fault.WRONG_CHECKSUM and "x-amz-checksum-crc32c" in answer.headers:
             answer.headers["x-amz-checksum-crc32c"] = "AAAAAA=="
         if fault is Fault.WRONG_ETAG:

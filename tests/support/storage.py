@@ -148,6 +148,10 @@ class S3Kept:
             answer = await client.create_multipart_upload(Bucket=self.bucket, Key=key)
             return str(answer["UploadId"])
 
+    async def abort(self, key: str, upload: str) -> None:
+        async with self.client() as client:
+            await client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+
 
 @dataclass
 class ObstoreKept:
@@ -155,6 +159,8 @@ class ObstoreKept:
 
     store: ObjectStore
     environment: dict[str, str]
+    url: str
+    account: str
 
     def address(self, key: str) -> Address:
         return parse(f"az://{BUCKET}/{key}")
@@ -170,8 +176,12 @@ class ObstoreKept:
         found = await obstore.get_async(self.store, key, options={"head": True})
         return {str(name).lower(): str(value) for name, value in found.attributes.items()}
 
-    async def write(self, key: str, data: bytes) -> None:
-        await obstore.put_async(self.store, key, data)
+    async def etag(self, key: str) -> str:
+        found = await obstore.head_async(self.store, key)
+        return str(found["e_tag"]).strip('"')
+
+    async def write(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> None:
+        await obstore.put_async(self.store, key, data, attributes=dict(metadata or {}))
 
     async def left(self) -> list[str]:
         found = []
@@ -266,7 +276,7 @@ def azurite(folder: Path) -> Iterator[ObstoreKept]:
                 endpoint=environment["AZURE_STORAGE_ENDPOINT"],
                 client_options={"allow_http": True},
             )
-            yield ObstoreKept(store, environment)
+            yield ObstoreKept(store, environment, f"http://127.0.0.1:{port}", "devstoreaccount1")
 
 
 def _create_container(port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -115,6 +116,33 @@ async def test_traces_of_an_attempt(tmp_path: Path) -> None:
         assert await ledger.traces("1") == Traces()
 
 
+async def test_an_upload_whose_id_never_arrived(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        await ledger.add("1", PLAIN, None)
+        await ledger.start("1")
+        before = time.time()
+        await ledger.asking("1")
+        asked = (await ledger.traces("1")).asked
+        assert asked is not None
+        assert before <= asked <= time.time()
+        await ledger.asking("1")  # the first one counts: any of them may have made an upload
+        assert await ledger.traces("1") == Traces(asked=asked)
+        await ledger.begun("1", "upload")
+        assert await ledger.traces("1") == Traces("upload")
+        for ended in (ledger.swept, ledger.over):
+            await ledger.asking("1")
+            await ended("1")
+            assert (await ledger.traces("1")).asked is None
+        await ledger.asking("1")
+        await ledger.end("1", State.FAILED)
+        [(job, upload, since)] = await ledger.leftovers()
+        assert (job.id, upload) == ("1", None)
+        assert since is not None
+        assert await ledger.forget(1e12) == 0
+        await ledger.over("1")
+        assert await ledger.forget(1e12) == 1
+
+
 async def test_filters(tmp_path: Path) -> None:
     async with opened(tmp_path) as ledger:
         for number in range(5):
@@ -157,7 +185,7 @@ async def test_uploads_that_ended_jobs_left(tmp_path: Path) -> None:
         await ledger.end("1", State.FAILED)
         await ledger.end("2", State.CANCELLED)
         await ledger.over("2")
-        assert [(job.id, upload) for job, upload in await ledger.leftovers()] == [("1", "upload 1")]
+        assert [(job.id, *left) for job, *left in await ledger.leftovers()] == [("1", "upload 1", None)]
         assert await ledger.uploads(PLAIN.destination.uri) == ["upload 3"]
         # What ended is forgotten, unless there is something to take back.
         assert await ledger.forget(0) == 0
