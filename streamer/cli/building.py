@@ -44,11 +44,12 @@ async def built(service: Service, order: Order, context: str, file: str | None, 
     try:
         return await _built(service, order, context, file, hashing, manner, say)
     except (StreamerError, ExceptionGroup) as error:
-        found = single(error)
-        if manner == "json" and isinstance(found, StreamerError):
-            with suppress(StreamerError, BrokenPipeError):  # it may be standard output itself that failed
-                await say(failed(found))
-        raise
+        failure = error
+    found = single(failure)
+    if manner == "json" and isinstance(found, StreamerError):
+        with suppress(StreamerError, BrokenPipeError):  # it may be standard output itself that failed
+            await say(failed(found))
+    raise failure
 
 
 async def _built(

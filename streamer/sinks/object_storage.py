@@ -172,15 +172,18 @@ class _Object:
     async def _settled(self, made: Awaitable[Any], place: str, size: int) -> str:
         """The ETag of what is at the place, once that which makes it has ended. Where it failed, the object may be
         there all the same: an answer was lost, and the library's next try met what the first one had made."""
+        failure: StreamerError | None = None
         try:
             result = await _asked(self._target, made)
         except StreamerError as error:
+            failure = error
+        if failure is not None:
             try:
                 etag = await _found(self._store, self._target, place, size)
             except StreamerError:
-                raise error from None
+                raise failure from None
             if etag is None:
-                raise
+                raise failure
             return etag
         if result is not None:
             return _etag(result)
