@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -66,7 +67,12 @@ class Database:
         """Creates the file where it is missing (0600) and migrates it: entry N takes it from `user_version` N to N + 1.
         Unsupported if a newer streamer wrote it."""
         with _translated(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):  # SQLite would wait at a FIFO
+                    raise StoreDamaged(f"{path} cannot be opened as a database: it is no file")
+            finally:
+                os.close(fd)
         async with _connection(path) as writer, _connection(path) as reader:
             database = cls(writer, reader, path)
             await database._migrate(migrations)

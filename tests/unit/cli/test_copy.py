@@ -262,7 +262,8 @@ def test_killed_in_the_middle(tmp_path: Path, context: Path) -> None:
         names = [each["names"] for each in listed(tmp_path)]
         assert os.listdir(tmp_path / "state/staging") == os.listdir(tmp_path / "state/trash") == []
         if ["big:latest"] not in names:
-            assert len(listed(tmp_path, "layers")) == 1
+            # Killed after the image was there and before it had its name, it is there without one.
+            assert len(listed(tmp_path, "layers")) == 1 + names.count([])
     assert killed
     assert run(tmp_path, "copy", "base:1", "big", "/new/", "-t", "big").exit_code == 0
     assert members(tmp_path, "big")["new/big"].size == 48 << 20
