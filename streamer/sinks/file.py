@@ -45,12 +45,13 @@ class Files:
 
     @asynccontextmanager
     async def _opened(self, target: Target, record: Record) -> AsyncIterator[Upload]:
-        name = os.path.basename(target.address.key)
+        name, passing = os.path.basename(target.address.key), newfile.passing(target.token)
         with ExitStack() as stack:
             try:
                 directory = await anyio.to_thread.run_sync(self._directory, target)
                 stack.callback(os.close, directory)
-                fd, temporary = newfile.unnamed(directory)
+                await record.begun(passing)
+                fd, temporary = newfile.unnamed(directory, passing)
                 stack.callback(os.close, fd)
             except OSError as error:
                 raise _failed(target, error) from error
@@ -64,7 +65,7 @@ class Files:
                 pass
             except OSError as error:
                 raise _failed(target, error) from error
-            yield _File(target, record, fd, partial(newfile.publish, fd, directory, temporary, name))
+            yield _File(target, record, fd, partial(newfile.publish, fd, directory, temporary, name, between=passing))
 
     async def refuse_existing(self, target: Target) -> None:
         try:
@@ -97,7 +98,21 @@ class Files:
     async def sweep(
         self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
-        """What had no name is gone with its process."""
+        """What had no name is gone with its process. What had a passing one, for an instant or because the file system
+        wants names, is removed."""
+        try:
+            await anyio.to_thread.run_sync(self._remove, target)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _failed(target, error) from error
+
+    def _remove(self, target: Target) -> None:
+        directory = self._directory(target)
+        try:
+            os.unlink(newfile.passing(target.token), dir_fd=directory)
+        finally:
+            os.close(directory)
 
     def _is(self, target: Target, size: int, digest: str) -> bool:
         directory = self._directory(target)
