@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.planned import Planned
 
+from streamer.errors import InvalidRequest
 from streamer.export.exporter import exporter
 from streamer.export.plan import Options
 from streamer.sinks.address import parse
@@ -104,3 +108,50 @@ async def test_what_a_dead_process_left_is_found_by_its_name(tmp_path: Path, mom
             await upload.complete(5, "")
     assert os.listdir(tmp_path) == ["a.tar"]
     assert path.read_bytes() == (b"before" if swept else b"after")
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def _device(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("devices are made by root only")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(Path.mkdir, "a directory"), (os.mkfifo, "a named pipe"), (_socket, "a socket"), (_device, "a device")],
+    ids=["directory", "pipe", "socket", "device"],
+)
+async def test_only_a_file_is_replaced(
+    make: Callable[[Path], object], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the beginning, nor where it came after that."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    make(Path("a"))
+    before = os.lstat("a")
+    target = Target(parse(str(tmp_path / "a")), "token", "")
+    with pytest.raises(InvalidRequest, match=f"it is {kind}; name a file"):
+        await Files().refuse_existing(target)
+    with pytest.raises(InvalidRequest, match=f"it is {kind}; name a file"):
+        async with Files().open(target, Record(), step=1000, concurrency=1):
+            pass
+    assert os.listdir() == ["a"]
+    assert os.lstat("a") == before
+
+
+async def test_a_link_is_replaced_and_not_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"before")
+    (tmp_path / "a").symlink_to("there")
+    target = Target(parse(str(tmp_path / "a")), "token", "")
+    await Files().refuse_existing(target)
+    async with Files().open(target, Record(), step=1000, concurrency=1) as upload:
+        await upload.put(1, memoryview(b"after"), last=True)
+        await upload.complete(5, "")
+    assert (tmp_path / "there").read_bytes() == b"before"
+    assert not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"after"
