@@ -214,8 +214,10 @@ class Queue:
 
     async def _start(self) -> bool:
         """Starts the next job, if there is one: never two at a time to the same destination."""
+        queued = await self._tools.ledger.waiting()
+        # After it: from here on nothing is awaited until the job is among those that run.
         taken = {self._swept} | {run.destination for run in self._running.values()}
-        waiting = {id: (place, to) for id, place, to in await self._tools.ledger.waiting() if to not in taken}
+        waiting = {id: (place, to) for id, place, to in queued if to not in taken}
         places = [(id, place) for id, (place, _) in waiting.items()]
         id = chosen(places, [run.place for run in self._running.values()], self._served)
         if id is None:
