@@ -63,17 +63,16 @@ class Attempt(Record, Watch):
         """The object, once it is there. Whatever planning, the export and the storage raise."""
         tools, job, traces = self._tools, self._job, self._traces
         self._storage = storage = await tools.places.of(job.order.destination)
-        if job.attempts > 1:
-            if traces.digest is not None and traces.size is not None:
-                etag = await storage.found(self._bare(), traces.size, traces.digest)
-                if etag is not None:  # the process died between the object and the news of it
-                    await self._cleared(storage)
-                    return Delivered(traces.size, traces.digest, etag, Report())
-            if traces.asked is not None:
-                # The process died before the upload's ID came. Only then: others may be writing to the same address.
-                known = await tools.ledger.uploads(job.order.destination.uri)
-                await storage.sweep(self._bare(), since=traces.asked, keep=known)
-                await tools.ledger.swept(job.id)
+        if traces.asked is not None:
+            # The process died before the upload's ID came. Only then: others may be writing to the same address.
+            known = await tools.ledger.uploads(job.order.destination.uri)
+            await storage.sweep(self._bare(), since=traces.asked, keep=known)
+            await tools.ledger.swept(job.id)
+        if traces.digest is not None and traces.size is not None:
+            etag = await storage.found(self._bare(), traces.size, traces.digest)
+            if etag is not None:  # the process died between the object and the news of it
+                await self._cleared(storage)
+                return Delivered(traces.size, traces.digest, etag, Report())
         self._plan = plan = await planned(tools.catalog, job.order.wanted)
         while True:
             try:

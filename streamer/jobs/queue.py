@@ -34,7 +34,8 @@ log = logger("streamer.jobs")
 _PAUSE = 5.0
 """Seconds until a database that failed is asked again."""
 _LIMIT = 30.0
-"""Seconds for taking back what an ended job left behind."""
+"""Seconds for taking back what an ended job left behind, while the queue runs."""
+RELEASE_LIMIT = 10.0
 _TIDY = 60.0
 """Seconds until that is tried again."""
 
@@ -57,11 +58,16 @@ class _Run:
 class Queue:
     """Made by `queue`, which owns its tasks."""
 
-    def __init__(self, tools: Tools, tasks: anyio.abc.TaskGroup, limit: int, retention: float) -> None:
+    def __init__(
+        self, tools: Tools, tasks: anyio.abc.TaskGroup, limit: int, retention: float, release_limit: float
+    ) -> None:
         self._tools = tools
         self._tasks = tasks
         self._limit = limit
         self._retention = retention
+        self._release_limit = release_limit
+        self._suspended: float | None = None
+        """When, by the loop's clock."""
         self._running: dict[str, _Run] = {}
         self._served: dict[str, int] = {}
         self._swept: str | None = None
@@ -153,10 +159,19 @@ class Queue:
 
     def suspend(self) -> None:
         """Break off the jobs that run; what they sent stays, and the next process goes on with it."""
+        if self._suspended is None:
+            self._suspended = anyio.current_time()
         for run in self._running.values():
             if run.attempt is not None:
                 run.attempt.suspended = True
             run.scope.cancel()
+
+    async def released(self) -> None:
+        """Wait until jobs that were suspended have ended, but no longer than they may take for it since then."""
+        assert self._suspended is not None
+        left = self._suspended + self._release_limit - anyio.current_time()
+        with anyio.move_on_after(max(0, left)):
+            await self.idle()
 
     def _same(self, job: Job, order: Order) -> Job:
         if job.order != order:
@@ -199,8 +214,10 @@ class Queue:
 
     async def _start(self) -> bool:
         """Starts the next job, if there is one: never two at a time to the same destination."""
+        queued = await self._tools.ledger.waiting()
+        # After it: from here on nothing is awaited until the job is among those that run.
         taken = {self._swept} | {run.destination for run in self._running.values()}
-        waiting = {id: (place, to) for id, place, to in await self._tools.ledger.waiting() if to not in taken}
+        waiting = {id: (place, to) for id, place, to in queued if to not in taken}
         places = [(id, place) for id, (place, _) in waiting.items()]
         id = chosen(places, [run.place for run in self._running.values()], self._served)
         if id is None:
@@ -315,13 +332,15 @@ def unknown(id: str) -> NotFound:
 
 
 @asynccontextmanager
-async def queue(tools: Tools, *, limit: int, retention: float) -> AsyncIterator[Queue]:
+async def queue(
+    tools: Tools, *, limit: int, retention: float, release_limit: float = RELEASE_LIMIT
+) -> AsyncIterator[Queue]:
     """A running queue, which forgets jobs `retention` seconds after they ended. Leaving the block suspends those that
-    run."""
+    run, and gives up what they did not release `release_limit` seconds after they were suspended."""
     if limit < 1:
         raise InvalidRequest("at least one job must be allowed to run", parameter="max_jobs")
     async with task_group() as tasks:
-        made = Queue(tools, tasks, limit, retention)
+        made = Queue(tools, tasks, limit, retention, release_limit)
         tasks.start_soon(made.schedule)
         tasks.start_soon(made.tidy)
         try:
@@ -329,5 +348,5 @@ async def queue(tools: Tools, *, limit: int, retention: float) -> AsyncIterator[
         finally:
             made.refuse(Draining("the service is shutting down"))
             made.suspend()
-            with anyio.move_on_after(_LIMIT, shield=True):
-                await made.idle()
+            with anyio.CancelScope(shield=True):
+                await made.released()

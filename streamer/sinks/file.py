@@ -28,6 +28,14 @@ from streamer.sinks.base import Begun, Exists, Layout, Record, Target, Upload
 
 _KINDS: dict[int, type[StreamerError]] = {**FILE_REFUSALS, errno.ELOOP: NotPermitted, errno.EXDEV: NotPermitted}
 
+_SPECIAL = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
 
 class Files:
     """Files by their absolute paths. With `below`, only those below one of these directories, and through no link."""
@@ -45,12 +53,13 @@ class Files:
 
     @asynccontextmanager
     async def _opened(self, target: Target, record: Record) -> AsyncIterator[Upload]:
-        name = os.path.basename(target.address.key)
+        name, passing = os.path.basename(target.address.key), newfile.passing(target.token)
         with ExitStack() as stack:
             try:
                 directory = await anyio.to_thread.run_sync(self._directory, target)
                 stack.callback(os.close, directory)
-                fd, temporary = newfile.unnamed(directory)
+                await record.begun(passing)
+                fd, temporary = newfile.unnamed(directory, passing)
                 stack.callback(os.close, fd)
             except OSError as error:
                 raise _failed(target, error) from error
@@ -58,13 +67,14 @@ class Files:
                 stack.callback(newfile.remove, directory, temporary)
             try:
                 replaced = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                _refuse_special(target, replaced.st_mode)
                 if stat.S_ISREG(replaced.st_mode):
                     newfile.tighten(fd, replaced.st_mode)
             except FileNotFoundError:
                 pass
             except OSError as error:
                 raise _failed(target, error) from error
-            yield _File(target, record, fd, partial(newfile.publish, fd, directory, temporary, name))
+            yield _File(target, record, fd, partial(newfile.publish, fd, directory, temporary, name, between=passing))
 
     async def refuse_existing(self, target: Target) -> None:
         try:
@@ -79,10 +89,7 @@ class Files:
             raise _failed(target, error) from error
         finally:
             os.close(directory)
-        if stat.S_ISDIR(found.st_mode):
-            raise InvalidRequest(
-                f"cannot write {target.address}: it is a directory; name the file", parameter="destination"
-            )
+        _refuse_special(target, found.st_mode)
         if not target.replace:
             raise _exists(target)
 
@@ -97,7 +104,21 @@ class Files:
     async def sweep(
         self, target: Target, *, upload: str | None = None, since: float | None = None, keep: Collection[str] = ()
     ) -> None:
-        """What had no name is gone with its process."""
+        """What had no name is gone with its process. What had a passing one, for an instant or because the file system
+        wants names, is removed."""
+        try:
+            await anyio.to_thread.run_sync(self._remove, target)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _failed(target, error) from error
+
+    def _remove(self, target: Target) -> None:
+        directory = self._directory(target)
+        try:
+            os.unlink(newfile.passing(target.token), dir_fd=directory)
+        finally:
+            os.close(directory)
 
     def _is(self, target: Target, size: int, digest: str) -> bool:
         directory = self._directory(target)
@@ -153,6 +174,14 @@ class _File:
             raise _failed(self._target, error) from error
         await self._record.ended()
         return ""
+
+
+def _refuse_special(target: Target, mode: int) -> None:
+    """InvalidRequest for what no file may take the place of: everything but a file and a symbolic link."""
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return
+    kind = next((name for is_one, name in _SPECIAL if is_one(mode)), "no file")
+    raise InvalidRequest(f"cannot write {target.address}: it is {kind}; name a file", parameter="destination")
 
 
 def _exists(target: Target) -> Exists:

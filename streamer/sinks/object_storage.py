@@ -28,13 +28,11 @@ from streamer.errors import NotFound, NotPermitted, StorageUnreachable, Streamer
 from streamer.log import logger
 from streamer.sinks.base import Begun, Exists, Layout, Record, Target, Upload
 from streamer.sinks.metadata import DIGEST, SIZE, is_ours
+from streamer.sinks.patience import Patience
 
 log = logger("streamer.sinks")
 
 T = TypeVar("T")
-
-_LIMIT = 30.0
-"""Seconds for taking an upload back."""
 
 
 class Objects:
@@ -44,8 +42,9 @@ class Objects:
     """Google's limits; Azure takes 50,000 parts of up to 4000 MiB."""
     ordered = True
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, patience: Patience) -> None:
         self._store = store
+        self._patience = patience
 
     def open(
         self, target: Target, record: Record, *, step: int, concurrency: int, begun: Begun | None = None
@@ -61,7 +60,7 @@ class Objects:
             yield upload
         finally:
             if not upload.completed:
-                with anyio.move_on_after(_LIMIT, shield=True):
+                with anyio.move_on_after(self._patience.abort, shield=True):
                     await upload.abort()
 
     async def refuse_existing(self, target: Target) -> None:
@@ -145,9 +144,11 @@ class _Object:
         return etag
 
     async def abort(self) -> None:
-        """Makes the library take back what it has sent. Errors are logged."""
+        """Makes the library take back what it has sent. Errors are logged. Where that is not waited for to its end, the
+        library goes on with it as long as the process lives."""
         if self._making is not None:
             self._left = True
+            self._making.add_done_callback(_noticed)
             if self._queue.full():
                 self._queue.get_nowait()
             self._queue.put_nowait(None)
@@ -221,6 +222,12 @@ class _Object:
 
 class _Left(Exception):
     """Raised into the library when an upload is left."""
+
+
+def _noticed(ended: asyncio.Future[Any]) -> None:
+    """Takes the error of a future that nobody waits for any more: asyncio complains about those that nobody took."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def _asked(target: Target, answer: Awaitable[T]) -> T:

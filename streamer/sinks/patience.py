@@ -32,7 +32,7 @@ class Patience:
     slowest: int = 128 << 10
     """Bytes of a part that are surely sent in a second."""
     abort: float = 30
-    """For taking an upload back, also when the process is about to end."""
+    """For taking an upload back, also when the process is about to end. What is left then is left to a sweep."""
 
     @property
     def longest(self) -> float:

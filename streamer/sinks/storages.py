@@ -75,7 +75,7 @@ class Storages:
         from streamer.sinks.object_storage import Objects
 
         if address.scheme is Scheme.MEMORY:
-            return Objects(MemoryStore())
+            return Objects(MemoryStore(), self._access.patience)
         kind = GCSStore if address.scheme is Scheme.GS else AzureStore
         patience = self._access.patience
         try:
@@ -95,7 +95,8 @@ class Storages:
                             "base": 2,
                         },
                     },
-                )
+                ),
+                patience,
             )
         except (BaseError, ValueError) as error:
             said = str(error).strip().partition("\n")[0]

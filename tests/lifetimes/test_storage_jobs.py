@@ -23,7 +23,7 @@ from streamer.jobs.ledger import Ledger
 from streamer.jobs.opening import jobs
 from streamer.jobs.planning import Wanted, What
 from streamer.jobs.queue import Queue
-from streamer.sinks.address import Address
+from streamer.sinks.address import Address, parse
 from streamer.sinks.delivery import Manner
 from streamer.sinks.patience import Patience
 from streamer.sinks.storages import Access
@@ -195,3 +195,19 @@ async def test_a_copy_that_cannot_be_deleted_at_once_is_deleted_later(
             await tidied(tmp_path)
     assert await azure.left() == []
     assert await azure.read("later.tar") == DATA
+
+
+@pytest.mark.parametrize("end", [None, State.CANCELLED], ids=["goes on", "cancelled"])
+async def test_a_file_with_its_passing_name_is_removed(tmp_path: Path, end: State | None) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    left = folder / f".streamer-{ID}.part"
+    async with dying(tmp_path, parse(str(folder / "a.tar"))) as ledger:
+        await ledger.begun(ID, left.name)
+        if end is not None:
+            await ledger.end(ID, end)
+    left.write_bytes(DATA[:1000])
+    async with running(tmp_path) as queue:
+        assert (await ended(queue, ID)).state == (end or "done")
+        await tidied(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ([] if end else ["a.tar"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from support.planned import Planned
 from support.stores import DirectoryStore
 
@@ -39,7 +40,7 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Planned:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, limit: int = 2) -> AsyncIterator[Queue]:
+async def opened(folder: Path, limit: int = 2, release_limit: float = 10, concurrency: int = 2) -> AsyncIterator[Queue]:
     store = DirectoryStore()
     store.add("box", folder)
     async with (
@@ -48,10 +49,11 @@ async def opened(folder: Path, limit: int = 2) -> AsyncIterator[Queue]:
             folder / "state",
             Catalog({store.name: store}),
             exports,
-            access=Access(),
-            manner=Manner(1 << 20, 2),
+            access=Access(plain=True),
+            manner=Manner(1 << 20, concurrency),
             limit=limit,
             retention=3600,
+            release_limit=release_limit,
         ) as queue,
     ):
         yield queue
@@ -221,3 +223,69 @@ async def test_one_process_at_a_time(tmp_path: Path, box: Planned) -> None:
                 pass
     async with opened(tmp_path):
         pass
+
+
+async def test_a_database_that_always_fails_holds_nothing_up(
+    tmp_path: Path, box: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(monkeypatch, "end", 1_000_000)
+    async with opened(tmp_path, release_limit=0.2) as queue:
+        await queue.submit(order(tmp_path))
+        with anyio.fail_after(60):
+            while failing.failed < 2:
+                await anyio.sleep(0.01)
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 5
+
+
+class Hole:
+    """A server that takes everything and answers nothing."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def handle(self, stream: SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    self.taken += len(await stream.receive())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "overwrite", "given"),
+    [("s3", True, 0), ("s3", False, 0), ("az", True, 15 << 20), ("az", False, 0)],
+    ids=["s3 asked for an upload", "s3 asked for the object", "azure holds three parts", "azure asked for the object"],
+)
+async def test_a_storage_that_does_not_answer_holds_nothing_up(
+    tmp_path: Path, box: Planned, monkeypatch: pytest.MonkeyPatch, scheme: str, overwrite: bool, given: int
+) -> None:
+    """Neither what is sent to it, nor what would have to be taken back."""
+    box.data = DATA * 32
+    hole = Hole()
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "AZURE_STORAGE_ENDPOINT": f"{url}/account",
+            "AZURE_STORAGE_ACCOUNT_NAME": "account",
+            "AZURE_STORAGE_ACCOUNT_KEY": "Zm9v",
+        }.items():
+            monkeypatch.setenv(name, value)
+        tasks.start_soon(listener.serve, hole.handle)
+        async with opened(tmp_path, release_limit=0.2, concurrency=1) as queue:
+            wanted = replace(order(tmp_path), destination=parse(f"{scheme}://exports/a.tar"), overwrite=overwrite)
+            job, _ = await queue.submit(wanted)
+            with anyio.fail_after(60):
+                while not hole.taken or (await queue.job(job.id)).done < given:
+                    await anyio.sleep(0.01)
+            began = anyio.current_time()
+        assert anyio.current_time() - began < 5
+        tasks.cancel_scope.cancel()
+    async with Ledger.open(tmp_path / "state" / "jobs.db") as ledger:
+        assert [id for id, _, _ in await ledger.waiting()] == [job.id]
