@@ -71,7 +71,7 @@ async def observed(
                 (log.debug if request.path in _PROBES else log.info)(
                     "request",
                     method=request.method,
-                    path=request.path[:1000],  # without the query: that of a build may hold passwords
+                    path=request.raw_path.partition("?")[0][:1000],  # the query of a build may hold passwords
                     status=status or None,
                     bytes=size if record.bytes is None else record.bytes,
                     seconds=round(time.monotonic() - began, 4),
