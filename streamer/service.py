@@ -225,6 +225,7 @@ async def _jobs(opened: Service, stack: AsyncExitStack) -> tuple[Queue | None, s
         manner=manner(settings),
         limit=settings.max_jobs,
         retention=settings.job_retention,
+        release_limit=settings.release_timeout,
     )
     try:
         return await stack.enter_async_context(running), ""
