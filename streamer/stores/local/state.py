@@ -184,10 +184,12 @@ def opened(path: Path) -> Iterator[State]:
 
 
 def _give(made: int, directory: int) -> None:
-    """What root makes in somebody's store is its owner's, who could not use the store otherwise."""
+    """What root makes in somebody's store is its owner's, who could not use the store otherwise; where root may give
+    things away at all."""
     owner = os.fstat(directory)
     if os.geteuid() == 0 and os.fstat(made).st_uid != owner.st_uid:
-        os.fchown(made, owner.st_uid, owner.st_gid)
+        with contextlib.suppress(PermissionError):
+            os.fchown(made, owner.st_uid, owner.st_gid)
 
 
 def _require_new(path: Path, fd: int) -> None:
