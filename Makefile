@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 ASYNC_OFF := ASYNC106,ASYNC109,ASYNC119,ASYNC124
 STREAMER_LISTEN ?= 127.0.0.1:8080
 
-# What waits for a server more than it counts on being alone with it.
+# What waits for a server more than it counts on being alone with it. What takes longest comes first, so that no worker is
+# left with it alone at the end.
 STORAGE := $(wildcard tests/lifetimes/test_storage_*.py)
 
 .PHONY: run test unit lint types check bench stubs clean
@@ -16,8 +17,8 @@ run: $(VENV)/.run ## serve the embedded store under ./var, with a sample image a
 	@exec $(BIN)/python deploy/sample.py --state var --listen "$(STREAMER_LISTEN)"
 
 test: $(VENV)/.dev ## every test this machine can run
-	$(BIN)/pytest -q -n auto --dist loadfile tests/unit tests/contracts tests/property tests/interop tests/deploy \
-	  $(STORAGE) $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n auto --dist loadfile $(STORAGE) tests/interop tests/deploy tests/property tests/contracts tests/unit \
+	  $(PYTEST_ARGS)
 	$(BIN)/pytest -q tests/lifetimes $(STORAGE:%=--ignore=%) $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the fast tests only

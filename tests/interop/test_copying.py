@@ -20,6 +20,7 @@ from backports import zstd
 from support import commandline, images
 from support.dockerd import dockerd
 from support.engines import Command, Engines
+from support.overlays import parameters
 
 from streamer.build import contexts
 from streamer.build.copying import Copied, Order, copied, instruction
@@ -92,7 +93,8 @@ class Both:
         layers = made.image.layers
         assert layers[-1].assemble is not None
         ours = members(b"".join(layers[-1].assemble())) if len(layers) > 1 else {}
-        theirs, created_by = self.described(self.docker.text(*build))
+        with parameters(change=False):
+            theirs, created_by = self.described(self.docker.text(*build))
         assert ours == theirs
         assert _told(made.created_by) == created_by
 

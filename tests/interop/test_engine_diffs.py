@@ -4,7 +4,6 @@ that was seen inside: of every engine's containers, with and without the kernel'
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from support import boxes, exports, images
 from support.archives import entries, same_tree, unpacked
 from support.boxes import Box, Engine
 from support.engines import Command
+from support.overlays import PARAMETERS, parameters
 from support.views import INIT, INIT_PARENTS, Viewer
 
 from streamer.export.container import plan_container
@@ -30,15 +30,12 @@ pytestmark = [pytest.mark.engine, pytest.mark.root]
 
 CHANGED = "docker.io/work/changed:1"
 MARKS = {"redirect_dir": "redirect", "metacopy": "metacopy"}
-PARAMETERS = Path("/sys/module/overlay/parameters")
 
 
 @contextmanager
 def overlays(*features: str) -> Iterator[None]:
     """Overlays mounted meanwhile have just these features, whoever mounts them: the engines leave it to the kernel."""
-    lock = os.open(PARAMETERS, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other test runs on this machine
+    with parameters(change=True):
         before = {name: (PARAMETERS / name).read_text() for name in ("redirect_dir", "metacopy")}
         try:
             for name in before:
@@ -47,8 +44,6 @@ def overlays(*features: str) -> Iterator[None]:
         finally:
             for name, value in before.items():
                 (PARAMETERS / name).write_text(value)
-    finally:
-        os.close(lock)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from support import trees
 from support.dockerfiles import BASE, BASES, CONTEXT, Case, Entry, flattened
 from support.engines import Command
 from support.images import layer
+from support.overlays import parameters
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Classic:
         given = [part for name, value in case.arguments.items() for part in ("--build-arg", f"{name}={value}")]
         given += [part for name, value in case.labels.items() for part in ("--label", f"{name}={value}")]
         given += ["--target", case.target] if case.target else []
-        self.docker("build", "--no-cache", "-t", "classic:1", *given, *options, self.context)
+        with parameters(change=False):
+            self.docker("build", "--no-cache", "-t", "classic:1", *given, *options, self.context)
         return self.described("classic:1")
 
     def load(self, archive: Path, name: str) -> Built:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+PARAMETERS = Path("/sys/module/overlay/parameters")
+"""What overlays have that are mounted without a word of it, by whomever on this machine."""
+
+
+@contextmanager
+def parameters(*, change: bool) -> Iterator[None]:
+    """While it is open nobody else changes them; or looks on while they are as they usually are not."""
+    lock = os.open(PARAMETERS, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX if change else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(lock)
 
 
 @functools.cache
