@@ -95,6 +95,10 @@ class State:
             self._renamed(identity, _DOOMED, _EMPTY)
             raise
 
+    def spare(self, identity: str) -> None:
+        """Takes that back of a container that has its row: who was to remove it was killed before he had."""
+        self._renamed(identity, _DOOMED, _EMPTY)
+
     def _renamed(self, identity: str, old: str, new: str) -> None:
         folder, name = self.folders["containers"], _named(identity)
         with storage("the container"), contextlib.suppress(FileNotFoundError):

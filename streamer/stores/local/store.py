@@ -288,6 +288,8 @@ async def _prepare(core: Core) -> None:
 def _sweep(core: Core, layers: frozenset[str], known: frozenset[str]) -> None:
     with states.storage("the store"):
         staging.sweep_abandoned(core.state)
+        for identity in known:
+            core.state.spare(identity)
         if not staging.sweep_orphans(core.state, "containers", known):
             staging.sweep_orphans(core.state, "layers", layers)
 
